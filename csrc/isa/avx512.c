@@ -1,0 +1,2 @@
+#include "avx512.h"
+#include "../kernels/all.inc.c"

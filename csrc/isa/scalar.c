@@ -1,0 +1,2 @@
+#include "scalar.h"
+#include "../kernels/all.inc.c"

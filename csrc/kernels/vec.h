@@ -1,0 +1,55 @@
+/* The vector type every kernel is written over: GCC/Clang vector extensions, VW lanes (isa/<isa>.h). */
+#ifndef FASTCNN_VEC_H
+#define FASTCNN_VEC_H
+
+#include "../fastcnn.h"
+
+#define INLINE static inline __attribute__((always_inline))
+#define VBYTES (4 * VW)
+#define GEMM_N (2 * VW)
+
+typedef float vec __attribute__((vector_size(VBYTES), may_alias));
+typedef int32_t ivec __attribute__((vector_size(VBYTES), may_alias));
+typedef float vec_u __attribute__((vector_size(VBYTES), aligned(4), may_alias));
+typedef int32_t ivec_u __attribute__((vector_size(VBYTES), aligned(4), may_alias));
+
+INLINE vec vload(const float *p) { return *(const vec_u *)p; }
+INLINE void vstore(float *p, vec v) { *(vec_u *)p = v; }
+INLINE ivec iload(const int32_t *p) { return *(const ivec_u *)p; }
+INLINE void istore(int32_t *p, ivec v) { *(ivec_u *)p = v; }
+INLINE vec vset(float x) { return x - (vec){0}; }
+INLINE ivec iset(int32_t x) { return x - (ivec){0}; }
+
+/* Lanes of a where mask is -1, of b where it is 0. */
+INLINE vec vselect(ivec mask, vec a, vec b) { return (vec)((mask & (ivec)a) | (~mask & (ivec)b)); }
+
+/* max(x, 0), but NaN stays NaN. */
+INLINE vec vrelu(vec x) { return (vec)(~(ivec)(x <= (vec){0}) & (ivec)x); }
+
+/* x where m > 0, else 0. */
+INLINE vec vmask(vec x, vec m) { return (vec)((ivec)(m > (vec){0}) & (ivec)x); }
+
+/* Sum of the lanes, as a balanced tree. */
+INLINE float vsum(vec v) {
+    float lane[VW];
+    vstore(lane, v);
+    for (int width = VW / 2; width > 0; width /= 2)
+        for (int i = 0; i < width; i++) lane[i] += lane[i + width];
+    return lane[0];
+}
+
+/* The share [*lo, *hi) of `items` that thread ith of nth takes. */
+INLINE void share(int64_t items, int ith, int nth, int64_t *lo, int64_t *hi) {
+    *lo = items * ith / nth;
+    *hi = items * (ith + 1) / nth;
+}
+
+/* Defines kernel `name`: FC_DEFINE(name) { ... uses a->field, ith, nth ... } */
+#define FC_DEFINE(name)                                                                  \
+    static void body_##name(const fc_##name##_args *a, int ith, int nth);                \
+    static void entry_##name(const void *args, int ith, int nth) {                       \
+        body_##name((const fc_##name##_args *)args, ith, nth);                           \
+    }                                                                                    \
+    static void body_##name(const fc_##name##_args *a, int ith, int nth)
+
+#endif
