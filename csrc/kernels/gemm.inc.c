@@ -1,0 +1,239 @@
+/* Matrix products on plain arrays: a register tile of GEMM_MR rows and one panel (two vectors) of columns, a block of A
+ * packed in L2, a panel of B in L1. */
+#include "gemm.h"
+#include "math.h"
+#include "transpose.h"
+
+#if VREGS == 32
+#define GEMM_MR 12
+#define GEMM_EACH_ROW(f) f(0) f(1) f(2) f(3) f(4) f(5) f(6) f(7) f(8) f(9) f(10) f(11)
+#elif VW == 8
+#define GEMM_MR 6
+#define GEMM_EACH_ROW(f) f(0) f(1) f(2) f(3) f(4) f(5)
+#else
+#define GEMM_MR 4
+#define GEMM_EACH_ROW(f) f(0) f(1) f(2) f(3)
+#endif
+
+FC_DEFINE(gemm_pack_b) {
+    enum { K_BLOCK = 32 };
+    const int64_t panels = (a->n + GEMM_N - 1) / GEMM_N, k_blocks = (a->k + K_BLOCK - 1) / K_BLOCK;
+    int64_t lo, hi;
+    share(panels * k_blocks, ith, nth, &lo, &hi);
+    for (int64_t item = lo; item < hi; item++) {
+        const int64_t panel = item % panels, k0 = item / panels * K_BLOCK;
+        const int64_t k1 = k0 + K_BLOCK < a->k ? k0 + K_BLOCK : a->k;
+        const int64_t count = a->n - panel * GEMM_N < GEMM_N ? a->n - panel * GEMM_N : GEMM_N;
+        const float *b = a->b + panel * GEMM_N * a->b_n + k0 * a->b_k;
+        float *out = a->bp + (panel * a->k + k0) * GEMM_N;
+        if (count == GEMM_N && a->b_n == 1) {
+            for (int64_t k = 0; k < k1 - k0; k++) {
+                vstore(out + k * GEMM_N, vload(b + k * a->b_k));
+                vstore(out + k * GEMM_N + VW, vload(b + k * a->b_k + VW));
+            }
+        } else if (count == GEMM_N && a->b_k == 1) {
+            int64_t offset[VW];
+            for (int lane = 0; lane < VW; lane++) offset[lane] = lane * a->b_n;
+            rows_to_lanes(b, offset, iset(-1), out, GEMM_N, k1 - k0);
+            rows_to_lanes(b + VW * a->b_n, offset, iset(-1), out + VW, GEMM_N, k1 - k0);
+        } else {
+            for (int64_t k = 0; k < k1 - k0; k++)
+                for (int64_t j = 0; j < GEMM_N; j++)
+                    out[k * GEMM_N + j] = j < count ? b[k * a->b_k + j * a->b_n] : 0.0f;
+        }
+    }
+}
+
+/* Tiles of GEMM_MR rows. Rows of A are kept as rows where A is row-major (element (i,p) of a tile at i*GEMM_ROW + p), else
+ * the columns (at p*GEMM_MR + i). Rows past m are 0. */
+INLINE void pack_a(const float *a, int64_t a_m, int64_t a_k, int64_t m, int64_t k, float *out) {
+    for (int64_t row = 0; row < m; row += GEMM_MR, out += GEMM_MR * GEMM_ROW) {
+        const int64_t count = m - row < GEMM_MR ? m - row : GEMM_MR;
+        if (a_k == 1) {
+            for (int64_t i = 0; i < GEMM_MR; i++) {
+                const float *x = a + (row + i) * a_m;
+                float *y = out + i * GEMM_ROW;
+                if (i >= count)
+                    for (int64_t p = 0; p < k; p++) y[p] = 0.0f;
+                else
+                    for (int64_t p = 0; p < k; p++) y[p] = x[p];
+            }
+        } else {
+            for (int64_t p = 0; p < k; p++)
+                for (int64_t i = 0; i < GEMM_MR; i++)
+                    out[p * GEMM_MR + i] = i < count ? a[(row + i) * a_m + p * a_k] : 0.0f;
+        }
+    }
+}
+
+typedef struct {
+    const float *bias, *mask;
+    float *c;
+    int64_t c_m, columns;
+    int rows, load, last, act; /* load: add to what c holds; last: bias, act and mask now */
+} gemm_tile_out;
+
+INLINE vec gemm_finish(const gemm_tile_out *o, vec v, vec bias, const float *mask) {
+    if (o->last) {
+        if (o->bias) v += bias;
+        if (o->act) v = vrelu(v);
+        if (o->mask) v = vmask(v, vload(mask));
+    }
+    return v;
+}
+
+INLINE void gemm_store_full(const gemm_tile_out *o, int row, vec v0, vec v1) {
+    float *c = o->c + row * o->c_m;
+    const float *mask = o->mask ? o->mask + row * o->c_m : NULL;
+    vec zero = {0};
+    if (o->load) v0 += vload(c), v1 += vload(c + VW);
+    v0 = gemm_finish(o, v0, o->bias && o->last ? vload(o->bias) : zero, mask);
+    v1 = gemm_finish(o, v1, o->bias && o->last ? vload(o->bias + VW) : zero, mask ? mask + VW : NULL);
+    vstore(c, v0);
+    vstore(c + VW, v1);
+}
+
+static void gemm_store_part(const gemm_tile_out *o, int row, vec v0, vec v1) {
+    float value[GEMM_N];
+    vstore(value, v0);
+    vstore(value + VW, v1);
+    for (int64_t j = 0; j < o->columns; j++) {
+        float v = value[j];
+        const int64_t at = row * o->c_m + j;
+        if (o->load) v += o->c[at];
+        if (o->last) {
+            if (o->bias) v += o->bias[j];
+            if (o->act) v = v <= 0.0f ? 0.0f : v;
+            if (o->mask) v = o->mask[at] > 0.0f ? v : 0.0f;
+        }
+        o->c[at] = v;
+    }
+}
+
+INLINE void gemm_tile(const float *a, int64_t a_i, int64_t a_p, const float *b, int64_t k, const gemm_tile_out *o) {
+    vec acc[GEMM_MR][2];
+#define CLEAR(i) acc[i][0] = acc[i][1] = vset(0.0f);
+    GEMM_EACH_ROW(CLEAR)
+#undef CLEAR
+    for (int64_t p = 0; p < k; p++) {
+        const vec b0 = vload(b), b1 = vload(b + VW);
+#define ROW_STEP(i)                  \
+    {                                \
+        vec x = vset(a[(i) * a_i]); \
+        acc[i][0] += x * b0;         \
+        acc[i][1] += x * b1;         \
+    }
+        GEMM_EACH_ROW(ROW_STEP)
+#undef ROW_STEP
+        a += a_p;
+        b += GEMM_N;
+    }
+    if (o->rows == GEMM_MR && o->columns == GEMM_N) {
+#define STORE(i) gemm_store_full(o, i, acc[i][0], acc[i][1]);
+        GEMM_EACH_ROW(STORE)
+#undef STORE
+    } else {
+#define STORE(i) if (i < o->rows) gemm_store_part(o, i, acc[i][0], acc[i][1]);
+        GEMM_EACH_ROW(STORE)
+#undef STORE
+    }
+}
+
+static void gemm_tile_rows(const float *a, const float *b, int64_t k, const gemm_tile_out *o) {
+    gemm_tile(a, GEMM_ROW, 1, b, k, o);
+}
+
+static void gemm_tile_columns(const float *a, const float *b, int64_t k, const gemm_tile_out *o) {
+    gemm_tile(a, 1, GEMM_MR, b, k, o);
+}
+
+FC_DEFINE(gemm) {
+    const int64_t tiles = (a->m + GEMM_MR - 1) / GEMM_MR, panels = (a->n + GEMM_N - 1) / GEMM_N;
+    int64_t tile_lo = 0, tile_hi = tiles, panel_lo = 0, panel_hi = panels;
+    if (tiles >= panels)
+        share(tiles, ith, nth, &tile_lo, &tile_hi);
+    else
+        share(panels, ith, nth, &panel_lo, &panel_hi);
+    const int64_t row_hi = tile_hi * GEMM_MR < a->m ? tile_hi * GEMM_MR : a->m;
+    const int64_t k_blocks = a->k > 0 ? (a->k + GEMM_KC - 1) / GEMM_KC : 1;
+    float *packed = a->scratch + ith * a->scratch_size;
+    for (int64_t block = 0; block < k_blocks; block++) {
+        const int64_t k0 = a->k * block / k_blocks, k1 = a->k * (block + 1) / k_blocks;
+        for (int64_t row = tile_lo * GEMM_MR; row < row_hi; row += GEMM_MC) {
+            const int64_t m = row_hi - row < GEMM_MC ? row_hi - row : GEMM_MC;
+            pack_a(a->a + row * a->a_m + k0 * a->a_k, a->a_m, a->a_k, m, k1 - k0, packed);
+            for (int64_t panel = panel_lo; panel < panel_hi; panel++) {
+                const float *b = a->bp + (panel * a->k + k0) * GEMM_N;
+                const int64_t column = panel * GEMM_N;
+                for (int64_t i = 0; i < m; i += GEMM_MR) {
+                    const int64_t at = (row + i) * a->c_m + column;
+                    const gemm_tile_out out = {
+                        a->bias ? a->bias + column : NULL,
+                        a->mask ? a->mask + at : NULL,
+                        a->c + at,
+                        a->c_m,
+                        a->n - column < GEMM_N ? a->n - column : GEMM_N,
+                        (int)(m - i < GEMM_MR ? m - i : GEMM_MR),
+                        block > 0 || a->accumulate,
+                        block == k_blocks - 1,
+                        (int)a->act,
+                    };
+                    const float *tile = packed + i * GEMM_ROW;
+                    if (a->a_k == 1)
+                        gemm_tile_rows(tile, b, k1 - k0, &out);
+                    else
+                        gemm_tile_columns(tile, b, k1 - k0, &out);
+                }
+            }
+        }
+    }
+}
+
+/* ROWS x COLUMNS dot products over k: vectors first, then the tail as one partial vector. */
+#define GEMV_TILE(ROWS, COLUMNS)                                                                       \
+    static void gemv_tile_##ROWS##x##COLUMNS(const fc_gemv_args *a, int64_t m, int64_t n) {           \
+        vec acc[ROWS][COLUMNS];                                                                        \
+        const float *x = a->x + m * a->x_m, *w = a->w + n * a->w_n;                                    \
+        const int64_t x_m = a->x_m, w_n = a->w_n, k = a->k;                                            \
+        _Pragma("GCC unroll 8") for (int i = 0; i < ROWS; i++)                                         \
+            _Pragma("GCC unroll 8") for (int j = 0; j < COLUMNS; j++) acc[i][j] = vset(0.0f);          \
+        int64_t p = 0;                                                                                 \
+        for (; p + VW <= k; p += VW)                                                                   \
+            _Pragma("GCC unroll 8") for (int j = 0; j < COLUMNS; j++) {                                \
+                const vec v = vload(w + j * w_n + p);                                                  \
+                _Pragma("GCC unroll 8") for (int i = 0; i < ROWS; i++)                                 \
+                    acc[i][j] += v * vload(x + i * x_m + p);                                           \
+            }                                                                                          \
+        if (p < k)                                                                                     \
+            _Pragma("GCC unroll 8") for (int j = 0; j < COLUMNS; j++) {                                \
+                const vec v = tail_load(w + j * w_n + p, k - p);                                       \
+                _Pragma("GCC unroll 8") for (int i = 0; i < ROWS; i++)                                 \
+                    acc[i][j] += v * tail_load(x + i * x_m + p, k - p);                                \
+            }                                                                                          \
+        _Pragma("GCC unroll 8") for (int i = 0; i < ROWS; i++)                                         \
+            _Pragma("GCC unroll 8") for (int j = 0; j < COLUMNS; j++) {                                \
+                float y = vsum(acc[i][j]) + (a->bias ? a->bias[n + j] : 0.0f);                         \
+                a->y[(m + i) * a->y_m + n + j] = a->act && y <= 0.0f ? 0.0f : y;                       \
+            }                                                                                          \
+    }
+
+GEMV_TILE(1, 1)
+GEMV_TILE(1, 8)
+GEMV_TILE(4, 1)
+GEMV_TILE(4, 3)
+
+FC_DEFINE(gemv) {
+    int64_t lo, hi;
+    share(a->n, ith, nth, &lo, &hi);
+    int64_t m = 0;
+    for (; m + 4 <= a->m; m += 4) {
+        int64_t n = lo;
+        for (; n + 3 <= hi; n += 3) gemv_tile_4x3(a, m, n);
+        for (; n < hi; n++) gemv_tile_4x1(a, m, n);
+    }
+    for (; m < a->m; m++) {
+        int64_t n = lo;
+        for (; n + 8 <= hi; n += 8) gemv_tile_1x8(a, m, n);
+        for (; n < hi; n++) gemv_tile_1x1(a, m, n);
+    }
+}

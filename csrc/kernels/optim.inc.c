@@ -1,0 +1,81 @@
+/* Optimizers, with PyTorch's formulae and order of operations. */
+#include "math.h"
+#include "rows.h"
+
+INLINE vec load_up_to(const float *p, int64_t count) { return count >= VW ? vload(p) : tail_load(p, count); }
+
+INLINE void store_up_to(float *p, vec v, int64_t count) {
+    if (count >= VW)
+        vstore(p, v);
+    else
+        tail_store(p, v, count);
+}
+
+FC_DEFINE(sgd) {
+    const double *hyper = a->hyper;
+    const vec lr = vset((float)-hyper[0]), momentum = vset((float)hyper[1]);
+    const vec damping = vset((float)(1.0 - hyper[2])), decay = vset((float)hyper[3]);
+    const int nesterov = hyper[4] != 0, first = hyper[5] != 0;
+    const vec sign = vset(hyper[6] != 0 ? -1.0f : 1.0f);
+    int64_t strides[1][3] = {{0}};
+    rows r = rows_share(1, 1, 1, a->size, strides, 1, ith, nth);
+    rows_next(&r);
+    for (int64_t i = r.at, end = r.at + r.count; i < end; i += VW) {
+        vec p = load_up_to(a->p + i, end - i), g = sign * load_up_to(a->g + i, end - i);
+        if (hyper[3] != 0) g = g + decay * p;
+        if (a->buf) {
+            vec buf = g;
+            if (!first) buf = load_up_to(a->buf + i, end - i) * momentum + damping * g;
+            store_up_to(a->buf + i, buf, end - i);
+            if (nesterov)
+                g = g + momentum * buf;
+            else
+                g = buf;
+        }
+        store_up_to(a->p + i, p + lr * g, end - i);
+    }
+}
+
+/* base^exponent by squaring: the exponent is a count of steps. */
+static inline double int_power(double base, int64_t exponent) {
+    double result = 1.0;
+    for (; exponent > 0; exponent >>= 1, base *= base)
+        if (exponent & 1) result *= base;
+    return result;
+}
+
+FC_DEFINE(adam) {
+    const double *hyper = a->hyper;
+    const double rate = hyper[0], beta1 = hyper[1], beta2 = hyper[2];
+    const int64_t step = (int64_t)hyper[5];
+    const int decoupled = hyper[6] != 0;
+    const vec sign = vset(hyper[7] != 0 ? -1.0f : 1.0f);
+    const vec shrink = vset((float)(1.0 - rate * hyper[4])), decay = vset((float)hyper[4]);
+    const vec weight1 = vset((float)(1.0 - beta1)), keep2 = vset((float)beta2), weight2 = vset((float)(1.0 - beta2));
+    const vec size = vset((float)-(rate / (1.0 - int_power(beta1, step))));
+    const vec root = vset((float)__builtin_sqrt(1.0 - int_power(beta2, step))), eps = vset((float)hyper[3]);
+    int64_t strides[1][3] = {{0}};
+    rows r = rows_share(1, 1, 1, a->size, strides, 1, ith, nth);
+    rows_next(&r);
+    for (int64_t i = r.at, end = r.at + r.count; i < end; i += VW) {
+        vec p = load_up_to(a->p + i, end - i), g = sign * load_up_to(a->g + i, end - i);
+        vec m = load_up_to(a->m + i, end - i), v = load_up_to(a->v + i, end - i);
+        if (hyper[4] != 0) {
+            if (decoupled)
+                p = p * shrink;
+            else
+                g = g + decay * p;
+        }
+        m = m + weight1 * (g - m);
+        v = v * keep2 + weight2 * g * g;
+        store_up_to(a->m + i, m, end - i);
+        store_up_to(a->v + i, v, end - i);
+        if (a->vmax) {
+            vec top = load_up_to(a->vmax + i, end - i);
+            v = vselect((ivec)(v <= top), top, v);
+            store_up_to(a->vmax + i, v, end - i);
+        }
+        vec denominator = vsqrt(v) / root + eps;
+        store_up_to(a->p + i, p + size * m / denominator, end - i);
+    }
+}
