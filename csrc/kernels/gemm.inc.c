@@ -15,6 +15,9 @@
 #define GEMM_EACH_ROW(f) f(0) f(1) f(2) f(3)
 #endif
 
+/* Floats of the next panel of B to fetch per tile: the panel is spread over the tiles of a block of A. */
+#define GEMM_AHEAD (GEMM_KC * GEMM_N / (GEMM_MC / GEMM_MR))
+
 FC_DEFINE(gemm_pack_b) {
     enum { K_BLOCK = 32 };
     const int64_t panels = (a->n + GEMM_N - 1) / GEMM_N, k_blocks = (a->k + K_BLOCK - 1) / K_BLOCK;
@@ -70,6 +73,7 @@ typedef struct {
     const float *bias, *mask;
     float *c;
     int64_t c_m, columns;
+    const float *next_b; /* what the next tiles will read: fetched while this one is computed */
     int rows, load, last, act; /* load: add to what c holds; last: bias, act and mask now */
 } gemm_tile_out;
 
@@ -93,7 +97,7 @@ INLINE void gemm_store_full(const gemm_tile_out *o, int row, vec v0, vec v1) {
     vstore(c + VW, v1);
 }
 
-static void gemm_store_part(const gemm_tile_out *o, int row, vec v0, vec v1) {
+static __attribute__((noinline)) void gemm_store_part(const gemm_tile_out *o, int row, vec v0, vec v1) {
     float value[GEMM_N];
     vstore(value, v0);
     vstore(value + VW, v1);
@@ -115,6 +119,11 @@ INLINE void gemm_tile(const float *a, int64_t a_i, int64_t a_p, const float *b, 
 #define CLEAR(i) acc[i][0] = acc[i][1] = vset(0.0f);
     GEMM_EACH_ROW(CLEAR)
 #undef CLEAR
+#define PREFETCH(i) \
+    if (i < o->rows) __builtin_prefetch(o->c + (i) * o->c_m, 1), __builtin_prefetch(o->c + (i) * o->c_m + GEMM_N - 1, 1);
+    GEMM_EACH_ROW(PREFETCH)
+#undef PREFETCH
+    for (int i = 0; i < GEMM_AHEAD; i += 16) __builtin_prefetch(o->next_b + i, 0, 2);
     for (int64_t p = 0; p < k; p++) {
         const vec b0 = vload(b), b1 = vload(b + VW);
 #define ROW_STEP(i)                  \
@@ -139,11 +148,11 @@ INLINE void gemm_tile(const float *a, int64_t a_i, int64_t a_p, const float *b, 
     }
 }
 
-static void gemm_tile_rows(const float *a, const float *b, int64_t k, const gemm_tile_out *o) {
+static __attribute__((noinline)) void gemm_tile_rows(const float *a, const float *b, int64_t k, const gemm_tile_out *o) {
     gemm_tile(a, GEMM_ROW, 1, b, k, o);
 }
 
-static void gemm_tile_columns(const float *a, const float *b, int64_t k, const gemm_tile_out *o) {
+static __attribute__((noinline)) void gemm_tile_columns(const float *a, const float *b, int64_t k, const gemm_tile_out *o) {
     gemm_tile(a, 1, GEMM_MR, b, k, o);
 }
 
@@ -173,6 +182,7 @@ FC_DEFINE(gemm) {
                         a->c + at,
                         a->c_m,
                         a->n - column < GEMM_N ? a->n - column : GEMM_N,
+                        b + a->k * GEMM_N + i * GEMM_AHEAD / GEMM_MR,
                         (int)(m - i < GEMM_MR ? m - i : GEMM_MR),
                         block > 0 || a->accumulate,
                         block == k_blocks - 1,
