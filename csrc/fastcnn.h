@@ -57,14 +57,12 @@ extern const fc_kernel_info fc_kernels[FC_KERNEL_COUNT];
 int fc_isa_count(void);
 const fc_isa *fc_isa_at(int i);         /* lowest first; compiled in */
 int fc_isa_supported(int i);            /* by this CPU and operating system */
-const fc_isa *fc_isa_best(const char *max_name); /* NULL name: no cap. NULL result: unknown name */
 
-/* Floats of scratch a thread needs for gemm(m, k). */
-int64_t fc_gemm_scratch(const fc_isa *isa, int64_t m, int64_t k);
+int64_t fc_gemm_scratch(int64_t m, int64_t k); /* floats of scratch a thread needs for gemm */
 
 /* ---- memory.c: the only allocator -------------------------------------------------------------------------------- */
 void *fc_alloc(size_t bytes); /* 64-byte aligned (2 MiB pages asked for when large), or NULL */
-void fc_free(void *p, size_t bytes);
+void fc_free(void *p);
 void fc_fail_alloc(int64_t nth); /* for tests: the nth allocation from now fails; 0 turns it off */
 
 /* ---- run.c: walks steps; the only OpenMP region ------------------------------------------------------------------ */

@@ -1,0 +1,96 @@
+"""Process-wide settings: threads, instruction set, random seed, versions that plans depend on."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+from . import _core
+
+_threads: int | None = None
+_weights = 0
+_structure = 0
+_modes = 0
+
+
+def _cgroup_quota(root: str = "/sys/fs/cgroup") -> float:
+    """CPUs that the container's quota allows (inf without one); cgroup v2, then v1."""
+    try:
+        quota, period = Path(root, "cpu.max").read_text().split()[:2]
+        if quota != "max":
+            return int(quota) / int(period)
+    except (OSError, ValueError):
+        pass
+    try:
+        quota = int(Path(root, "cpu/cpu.cfs_quota_us").read_text())
+        period = int(Path(root, "cpu/cpu.cfs_period_us").read_text())
+        if quota > 0:
+            return quota / period
+    except (OSError, ValueError):
+        pass
+    return math.inf
+
+
+def default_threads() -> tuple[int, str]:
+    """How many threads plans use by default, and why."""
+    for variable in ("FASTCNN_NUM_THREADS", "OMP_NUM_THREADS"):
+        text = os.environ.get(variable, "").split(",")[0].strip()
+        if text.isdigit() and int(text) > 0:
+            return int(text), f"{variable}={text}"
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cgroup_quota()
+    if quota < affinity:
+        return max(1, math.floor(quota)), f"container quota of {quota:g} CPUs"
+    return affinity, f"{affinity} CPUs in the process's affinity"
+
+
+def get_num_threads() -> int:
+    """Threads that plans use: FASTCNN_NUM_THREADS, OMP_NUM_THREADS, else the floor of min(affinity, quota)."""
+    global _threads
+    if _threads is None:
+        _threads = default_threads()[0]
+    return _threads
+
+
+def set_num_threads(n: int) -> None:
+    """Use n threads from now on. Results do not depend on it."""
+    global _threads
+    if isinstance(n, bool) or not hasattr(n, "__index__"):
+        raise TypeError(f"set_num_threads: n must be an int, got {n!r}")
+    if not 1 <= n <= 1024:
+        raise ValueError(f"set_num_threads: n must be 1 to 1024, got {n}")
+    _threads = int(n)
+
+
+def weights_version() -> int:
+    """Grows whenever some parameter's values change other than by a hand-out of `Parameter.data`."""
+    return _weights
+
+
+def weights_changed() -> None:
+    global _weights
+    _weights += 1
+
+
+def structure_version() -> int:
+    """Grows whenever a module gets or loses an attribute, or a parameter moves."""
+    return _structure
+
+
+def structure_changed() -> None:
+    global _structure
+    _structure += 1
+
+
+def mode_version() -> int:
+    """Grows whenever a module changes between training and evaluation."""
+    return _modes
+
+
+def mode_changed() -> None:
+    global _modes
+    _modes += 1
+
+
+_core.select_isa(os.environ.get("FASTCNN_MAX_ISA") or None)

@@ -1,0 +1,1 @@
+"""From a forward function to a plan: trace, backward, passes, lower, memory, plan."""

@@ -1,0 +1,291 @@
+"""Programs: a graph lowered to one plan, with what it reads, writes and keeps."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import OrderedDict
+
+import numpy as np
+
+from .. import _core, config
+from . import lower, passes
+from .backward import gradients
+from .lower import LANES_C, LANES_N, Builder, Ref, Storage
+from .trace import Symbol, topological
+
+PHASES = ["prepare", "forward", "backward", "update"]
+
+
+class Program:
+    """Computes `outputs` from `inputs`, and with `wrt` also the gradients of the outputs with respect to those.
+
+    Inputs are leaf symbols without param or array; parameters and constants are found in the graph. Two ways to run:
+    `forward(arrays)` and then `backward(douts)`; or, with `loss=True`, `step(arrays)`: forward, the backward pass of
+    outputs[0] (a scalar) and the `updates` (optimizer steps), all in one call.
+    A program holds its arena's lock while it runs, so that programs may share an arena among threads.
+    """
+
+    def __init__(self, inputs, outputs, wrt=(), *, loss=False, updates=(), grads=None, arena=None, name=""):
+        self.name = name
+        self.arena = arena if arena is not None else _core.Arena()
+        self.threads = config.get_num_threads()
+        self.inputs, self.outputs, self.wrt = list(inputs), list(outputs), list(wrt)
+        self.eager = bool(os.environ.get("FASTCNN_EAGER"))
+        self.verbose = bool(os.environ.get("FASTCNN_VERBOSE"))
+        self._prepared = None
+        self._run_id = 0
+        self._build(loss, updates, grads or {})
+
+    # ---- building ----------------------------------------------------------------------------------------------
+    def _build(self, loss, updates, grad_arrays):
+        self.douts, self.grads = [], []
+        if self.wrt:
+            one = Symbol((), array=np.ones((), np.float32))
+            self.douts = [] if loss else [Symbol(s.shape) for s in self.outputs]
+            self.grads = gradients(self.outputs[:1] if loss else self.outputs, [one] if loss else self.douts, self.wrt)
+        roots = self.outputs + [g for g in self.grads if g is not None]
+        forward_ids = {node.id for node in topological(self.outputs)}
+        nodes = topological(roots)
+        if not self.eager:
+            nodes = passes.run(nodes, roots, forward_ids)
+        layout = passes.choose_layout(nodes, _core.isa()["vw"])
+        b = Builder(self.threads, layout, passes.halos(nodes, layout))
+        self.plan = _core.Plan(self.arena)
+        self._leaves(b, nodes, roots, grad_arrays)
+        for node in nodes:
+            b.phase = "forward" if node.id in forward_ids else "backward"
+            b.lower([node])
+        self._deliver(b, forward_ids)
+        for kernel, fields in updates:
+            arrays = {k: Storage(v.shape, base=v, itemsize=v.itemsize) if isinstance(v, np.ndarray) else v
+                      for k, v in fields.items()}
+            refs = {k: v.at() if isinstance(v, Storage) else v for k, v in arrays.items()}
+            b.emit(kernel, 4.0 * fields["size"], phase="update", **refs)
+        self._hoist_packing(b)
+        self.bounds = b.order(PHASES)
+        self._emit(b)
+        self.layout = layout
+
+    def _leaves(self, b, nodes, roots, grad_arrays):
+        """Give every leaf its storage: slots for what a run supplies, arrays for what the plan keeps."""
+        self._slots = []
+        leaves = {s.id: s for s in [*self.inputs, *self.douts]}
+        for symbol in [s for node in nodes for s in node.inputs] + roots:
+            if symbol.node is None:
+                leaves.setdefault(symbol.id, symbol)
+        self.params = []
+        supplied = {s.id for s in [*self.inputs, *self.douts]}
+        one_storage_per_param = {}
+        for symbol in leaves.values():
+            itemsize = np.dtype(symbol.dtype).itemsize
+            if symbol.id in supplied:
+                storage = Storage(symbol.shape, base=self._slot(), itemsize=itemsize)
+            elif symbol.param is not None:
+                storage = one_storage_per_param.get(id(symbol.param))
+                if storage is None:
+                    storage = Storage(symbol.shape, base=symbol.param.storage)
+                    one_storage_per_param[id(symbol.param)] = storage
+                    self.params.append(symbol.param)
+            else:
+                storage = Storage(symbol.shape, base=np.ascontiguousarray(symbol.array), itemsize=itemsize)
+            b.stored[symbol.id] = {lower.PLAIN: storage}
+        self.seed = np.zeros(1, np.uint64)
+        b.seed = Storage((1,), base=self.seed, itemsize=8)
+        self._output_slots = []
+        for symbol in self.outputs:
+            storage = Storage(symbol.shape, base=self._slot(), itemsize=np.dtype(symbol.dtype).itemsize)
+            b.bound.setdefault(symbol.id, storage)
+            self._output_slots.append(storage)
+        self._grad_slots = []
+        for symbol, grad in zip(self.wrt, self.grads):
+            if grad is None:
+                self._grad_slots.append(None)
+                continue
+            target = grad_arrays.get(id(symbol.param)) if symbol.param is not None else None
+            base = self._slot() if target is None else target
+            storage = Storage(grad.shape, base=base)
+            self._grad_slots.append((storage, target is None, grad))
+            b.bound.setdefault(grad.id, storage)
+
+    def _slot(self):
+        self._slots.append(self.plan.add_slot())
+        return self._slots[-1]
+
+    def _deliver(self, b, forward_ids):
+        b.phase = "forward"
+        for symbol, storage in zip(self.outputs, self._output_slots):
+            self._into(b, symbol, storage)
+        b.phase = "backward"
+        for item in self._grad_slots:
+            if item is not None:
+                self._into(b, item[2], item[0])
+
+    @staticmethod
+    def _into(b, symbol, storage):
+        """The symbol's plain value into this storage (a second target of one symbol gets a copy)."""
+        if symbol.id not in b.stored:
+            raise AssertionError(f"no value for {symbol}")
+        b.bound[symbol.id] = b.bound.get(symbol.id, storage)
+        if b.bound[symbol.id] is not storage or symbol.node is None:
+            b.copy(b.get(symbol, lower.PLAIN, dense=True), storage)
+        else:
+            b.deliver([symbol])
+
+    def _hoist_packing(self, b):
+        """Weight packing of a program that does not change weights runs only when they changed."""
+        if any(step.phase == "update" for step in b.steps):
+            return
+        self._keep = []
+        for step in b.steps:
+            if step.kernel in ("pack_weights", "gemm_pack_b"):
+                source = step.fields["w" if step.kernel == "pack_weights" else "b"].storage
+                if isinstance(source.base, np.ndarray):
+                    step.phase = "prepare"
+                    self._keep.append(step.fields["out" if step.kernel == "pack_weights" else "bp"].storage)
+
+    def _emit(self, b):
+        keep = list(getattr(self, "_keep", []))
+        self._kept_bytes = sum(s.nbytes for s in keep)
+        for storage in keep:  # packed weights live as long as the plan, outside the arena
+            storage.base = _core.aligned_array((storage.floats,))
+        arena_bytes = b.place()
+        bases = {}
+        for step in b.steps:
+            fields = {}
+            for name, value in step.fields.items():
+                fields[name] = self._pointer(value, bases) if isinstance(value, Ref) else value
+            self.plan.add(step.kernel, step.threads, fields)
+        self.plan.finish(arena_bytes)
+        self.steps = b.steps
+
+    def _pointer(self, ref, bases):
+        root = lower._root(ref.storage)
+        offset = ref.floats * ref.storage.itemsize
+        if root.base is None:
+            return 0, root.offset + offset
+        if isinstance(root.base, int):
+            return root.base, offset
+        key = id(root.base)
+        if key not in bases:
+            bases[key] = self.plan.add_array(root.base)
+        return bases[key], offset
+
+    # ---- running -----------------------------------------------------------------------------------------------
+    def _io(self, inputs, douts, outputs, grads):
+        return (*inputs, *douts, *outputs, *grads)
+
+    def _run(self, io, first, last):
+        if self.eager:
+            return self._run_checked(io, first, last)
+        if not self.verbose:
+            return self.plan.run(io, first, last, self.threads)
+        timings = np.zeros(len(self.plan))
+        self.plan.run(io, first, last, self.threads, timings)
+        sys.stderr.write(self.describe(timings, first, last) + "\n")
+
+    def _run_checked(self, io, first, last):
+        """FASTCNN_EAGER: one step at a time, and no NaN may come out of finite inputs."""
+        clean = all(a is None or a.dtype.kind != "f" or np.isfinite(a).all() for a in io[: len(self.inputs)])
+        for i in range(first, last):
+            self.plan.run(io, i, i + 1, self.threads)
+            step = self.steps[i]
+            out = next((step.fields[k] for k in ("y", "dx", "c", "dw", "db") if k in step.fields), None)
+            if clean and out is not None and step.node is not None:
+                root = lower._root(out.storage)
+                if root.base is None and out.storage.dense and out.storage.itemsize == 4:
+                    values = self.arena.array(root.offset, (out.storage.floats,))
+                    if np.isnan(values).any():
+                        raise FloatingPointError(f"{step.node.label()}: the first NaN comes out of {step.kernel}")
+
+    def _prepare(self, io):
+        first, last = self.bounds["prepare"]
+        if last > first:
+            stamp = config.weights_version()
+            if self._prepared != stamp or any(p.exposed for p in self.params):
+                self._run(io, first, last)
+                self._prepared = stamp
+
+    def forward(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        """Outputs for float32 C-contiguous inputs. Afterwards `backward` may be called with the returned token."""
+        outputs = [np.empty(s.shape, s.dtype) for s in self.outputs]
+        io = self._io(arrays, [None] * len(self.douts), outputs, [None] * len(self._free_grads()))
+        with self.arena.lock:
+            self._prepare(io)
+            self._run(io, *self.bounds["forward"])
+            self._run_id += 1
+            self.arena.owner = (self, self._run_id)
+        return outputs
+
+    @property
+    def token(self):
+        return self._run_id
+
+    def backward(self, token, seed, arrays, douts) -> list[np.ndarray | None]:
+        """Gradients with respect to `wrt` for the forward run `token` on `arrays`, run again if it was overwritten."""
+        grads = [np.empty(s.shape, np.float32) for s, _, _ in self._free_grads()]
+        outputs = [np.empty(s.shape, s.dtype) for s in self.outputs]
+        io = self._io(arrays, douts, outputs, grads)
+        with self.arena.lock:
+            self._prepare(io)
+            self.seed[0] = seed
+            if self.arena.owner != (self, token):
+                self._run(io, *self.bounds["forward"])
+            self._run(io, *self.bounds["backward"])
+            self.arena.owner = None
+        fresh = iter(grads)
+        return [None if item is None else next(fresh) for item in self._grad_slots]
+
+    def _free_grads(self):
+        return [item for item in self._grad_slots if item is not None and item[1]]
+
+    def step(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        """Forward, backward and update in one call; the outputs."""
+        outputs = [np.empty(s.shape, s.dtype) for s in self.outputs]
+        io = self._io(arrays, (), outputs, ())
+        with self.arena.lock:
+            self._prepare(io)
+            self._run(io, self.bounds["forward"][0], self.bounds["update"][1])
+            self.arena.owner = None
+        return outputs
+
+    # ---- describing --------------------------------------------------------------------------------------------
+    def describe(self, timings=None, first=0, last=None) -> str:
+        """A line per step: kernel, layer, threads, million multiply-adds, and milliseconds after a run."""
+        isa = _core.isa()
+        lines = [f"{self.name or 'program'}: layout {self.layout}, {isa['name']}, {self.threads} threads, "
+                 f"arena {self.plan.arena_bytes / 1e6:.2f} MB, packed weights {self._kept_bytes / 1e6:.2f} MB"]
+        for i, step in enumerate(self.steps[first:last], first):
+            label = step.node.label() if step.node else step.phase
+            line = f"  {i:3d} {step.phase:8s} {step.kernel:16s} {label:32s} x{step.threads} {step.work / 1e6:9.3f} MMAC"
+            if timings is not None:
+                ms = timings[i]
+                line += f" {ms:8.3f} ms {2e-6 * step.work / ms if ms > 0 else 0:7.1f} GFLOP/s"
+            lines.append(line)
+        return "\n".join(lines)
+
+
+class Cache:
+    """A bounded map from plan keys to programs, least recently used first out."""
+
+    def __init__(self, size: int = 32):
+        self.size = size
+        self._items: OrderedDict = OrderedDict()
+
+    def get(self, key):
+        item = self._items.get(key)
+        if item is not None:
+            self._items.move_to_end(key)
+        return item
+
+    def put(self, key, item):
+        self._items[key] = item
+        while len(self._items) > self.size:
+            self._items.popitem(last=False)
+        return item
+
+    def __len__(self):
+        return len(self._items)
+
+
+__all__ = ["LANES_C", "LANES_N", "Cache", "Program"]

@@ -1,0 +1,173 @@
+"""The graph: symbols (values with a shape), nodes (ops applied to them), and how tracing builds it."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+_PACKAGE = str(Path(__file__).resolve().parent.parent)
+_counter = itertools.count()
+
+
+class _State(threading.local):
+    path: tuple[str, ...] = ()  # names of the modules whose forward is being traced
+
+
+_state = _State()
+
+
+@contextmanager
+def module_path(name: str):
+    """Name the module whose forward runs inside, for error messages and descriptions."""
+    old = _state.path
+    _state.path = (*old, name) if name else old
+    try:
+        yield
+    finally:
+        _state.path = old
+
+
+def current_path() -> str:
+    return ".".join(_state.path)
+
+
+class Symbol:
+    """A value of a graph: a shape and a dtype, no numbers. Reading its value raises TypeError.
+
+    `node` is the op that makes it; a leaf has none and is an input, a `param` (with the Parameter) or a `const`
+    (with the array).
+    """
+
+    __slots__ = ("array", "dtype", "id", "node", "param", "shape")
+    __array_ufunc__ = None  # ndarray + Symbol calls Symbol.__radd__
+
+    def __init__(self, shape, dtype="float32", node=None, param=None, array=None):
+        self.shape = tuple(int(d) for d in shape)
+        self.dtype = dtype
+        self.node = node
+        self.param = param
+        self.array = array
+        self.id = next(_counter)
+
+    ndim = property(lambda self: len(self.shape))
+    size = property(lambda self: int(np.prod(self.shape, dtype=object)))
+
+    def __repr__(self):
+        return f"Symbol(shape={self.shape}, dtype={self.dtype})"
+
+    def _no_value(self, *_, **__):
+        frame = sys._getframe(1)
+        while frame.f_back and frame.f_code.co_filename.startswith(_PACKAGE):
+            frame = frame.f_back
+        where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        raise TypeError(
+            f"{where}: a traced value (shape {self.shape}) has no numbers to read. forward() runs once per "
+            "input shape to record the network; use fastcnn.functional on it, and only its .shape in Python code"
+        )
+
+    __array__ = __bool__ = __float__ = __int__ = __index__ = __iter__ = __len__ = __complex__ = _no_value
+    __lt__ = __le__ = __gt__ = __ge__ = __getitem__ = item = tolist = numpy = _no_value
+
+    def _arith(self, other, kind, swapped=False):
+        from ..ops.arithmetic import arithmetic
+
+        return arithmetic(kind, other, self) if swapped else arithmetic(kind, self, other)
+
+    def __add__(self, other):
+        return self._arith(other, "add")
+
+    def __radd__(self, other):
+        return self._arith(other, "add", True)
+
+    def __sub__(self, other):
+        return self._arith(other, "sub")
+
+    def __rsub__(self, other):
+        return self._arith(other, "sub", True)
+
+    def __mul__(self, other):
+        return self._arith(other, "mul")
+
+    def __rmul__(self, other):
+        return self._arith(other, "mul", True)
+
+    def __truediv__(self, other):
+        return self._arith(other, "div")
+
+    def __rtruediv__(self, other):
+        return self._arith(other, "div", True)
+
+    def __neg__(self):
+        return self._arith(-1.0, "mul")
+
+    def reshape(self, *shape):
+        from ..functional import reshape
+
+        return reshape(self, shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)
+
+    view = reshape
+
+    def flatten(self, start_dim=0, end_dim=-1):
+        from ..functional import flatten
+
+        return flatten(self, start_dim, end_dim)
+
+    def sum(self):
+        from ..functional import sum as sum_
+
+        return sum_(self)
+
+    def mean(self):
+        from ..functional import mean
+
+        return mean(self)
+
+
+class Node:
+    """One op applied to symbols. `path` names the module that traced it."""
+
+    __slots__ = ("attrs", "id", "inputs", "op", "outputs", "path")
+
+    def __init__(self, op, inputs, attrs):
+        self.op = op
+        self.inputs = list(inputs)
+        self.attrs = attrs
+        self.path = current_path()
+        self.id = next(_counter)
+        self.outputs = [Symbol(shape, dtype, self) for shape, dtype in op.infer(self.inputs, attrs)]
+
+    def label(self) -> str:
+        return f"{self.path} ({self.op.name})" if self.path else self.op.name
+
+
+def add_node(op, inputs, **attrs):
+    """Apply an op to symbols: its output symbol (a tuple if it has several)."""
+    try:
+        node = Node(op, inputs, attrs)
+    except (ValueError, TypeError) as error:
+        path = current_path()
+        if path and not getattr(error, "_fastcnn_path", False):
+            error = type(error)(f"{path}: {error}")
+            error._fastcnn_path = True
+            raise error from None
+        raise
+    return node.outputs[0] if len(node.outputs) == 1 else tuple(node.outputs)
+
+
+def topological(outputs) -> list[Node]:
+    """The nodes that `outputs` need, every node after the nodes it reads; creation order where free."""
+    seen, nodes = set(), []
+    stack = [s.node for s in outputs if s.node is not None]
+    while stack:
+        node = stack.pop()
+        if node.id in seen:
+            continue
+        seen.add(node.id)
+        nodes.append(node)
+        stack.extend(s.node for s in node.inputs if s.node is not None)
+    return sorted(nodes, key=lambda node: node.id)

@@ -1,0 +1,163 @@
+"""Linear layers and matrix products: conv_lanes_n on lanes_n values, gemm and gemv on plain ones."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .. import _core
+from ..graph.lower import LANES_C, LANES_N, PLAIN
+from ..graph.trace import add_node
+from .base import OPS, Op, check_float, check_rank
+
+GEMV_ROWS = 4  # up to so many rows, the weights are read where they lie instead of packed
+
+
+def emit_gemm(b, m, n, k, a, a_m, a_k, w, w_k, w_n, c, bias=None, mask=None, act=0):
+    """C[m][n] = A*B on plain values; w_k, w_n are the strides of B's rows and columns."""
+    packed = b.scratch(-(-n // b.gemm_n) * b.gemm_n * k)
+    b.emit("gemm_pack_b", packed.floats, b=w.at(), bp=packed.at(), k=k, n=n, b_k=w_k, b_n=w_n)
+    size = _core.gemm_scratch(m, k)
+    scratch = b.scratch(size * b.threads)
+    b.emit("gemm", float(m) * n * k, a=a.at(), bp=packed.at(), bias=bias.at() if bias else None,
+           mask=mask.at() if mask else None, c=c.at(), scratch=scratch.at(), m=m, n=n, k=k, a_m=a_m, a_k=a_k, c_m=n,
+           scratch_size=size, act=act, accumulate=0)
+
+
+def emit_linear_n(b, x, w, bias, mask, y, k, w_step, w_m, outs, act):
+    """y[blocks][outs][VW] from x[blocks][k][VW]: the image blocks are the pixels of a row."""
+    runs = b.constant(np.zeros((1, 2), np.int64))
+    panels = b.constant(np.array([[0, 0, 0, outs]], np.int64))
+    m = {"m_n": 0, "m_c": mask.sc if mask else 0, "m_h": 0, "m_w": mask.sn if mask else 0}
+    b.emit("conv_lanes_n", float(x.images) * k * outs, x=x.at(), w=w.at(), bias=bias.at() if bias else None,
+           mask=mask.at() if mask else None, y=y.at(), runs=runs.at(), panels=panels.at(), n=1, oh=1, ow=x.n, nruns=1,
+           run_len=k, x_step=b.vw, w_step=w_step, w_m=w_m, npanels=1, x_n=0, x_h=0, x_w=x.sn, y_n=0, y_c=y.sc, y_h=0,
+           y_w=y.sn, **m, act=act)
+
+
+class Linear(Op):
+    """inputs x[n][in], weight[out][in], optionally bias[out]."""
+
+    name = "linear"
+
+    def infer(self, inputs, attrs):
+        x, w = inputs[:2]
+        for argument, symbol in zip(("input", "weight", "bias"), inputs):
+            check_float("linear", argument, symbol)
+        check_rank("linear", "input", x, 2, "(N, in_features)")
+        check_rank("linear", "weight", w, 2, "(out_features, in_features)")
+        if x.shape[1] != w.shape[1]:
+            raise ValueError(f"linear: input has {x.shape[1]} features (shape {x.shape}), expected {w.shape[1]} "
+                             f"(weight {w.shape})")
+        if len(inputs) > 2 and inputs[2].shape != (w.shape[0],):
+            raise ValueError(f"linear: bias must have shape ({w.shape[0]},), got {inputs[2].shape}")
+        return [((x.shape[0], w.shape[0]), "float32")]
+
+    def grad(self, node, douts, needs):
+        x, w = node.inputs[:2]
+        dy = douts[0]
+        return [
+            add_node(OPS["linear_data"], [dy, w]) if needs[0] else None,
+            add_node(OPS["linear_weight"], [x, dy]) if needs[1] else None,
+            add_node(OPS["channel_sum"], [dy]) if needs[2:3] == [True] else None,
+        ]
+
+    def lower(self, node, b):
+        (n, k), outs, act = node.inputs[0].shape, node.inputs[1].shape[0], node.attrs.get("act", 0)
+        w = b.get(node.inputs[1], PLAIN, dense=True)
+        bias = b.get(node.inputs[2], PLAIN, dense=True) if len(node.inputs) > 2 else None
+        if b.layout == LANES_N:
+            x, y = b.get(node.inputs[0], LANES_N), b.out(node.outputs[0], LANES_N)
+            return emit_linear_n(b, x, w, bias, None, y, k, 1, k, outs, act)
+        x, y = b.get(node.inputs[0], PLAIN, dense=True), b.out(node.outputs[0], PLAIN)
+        if n <= GEMV_ROWS:
+            b.emit("gemv", float(n) * k * outs, x=x.at(), w=w.at(), bias=bias.at() if bias else None, y=y.at(), m=n,
+                   n=outs, k=k, x_m=k, w_n=k, y_m=outs, act=act)
+        else:
+            emit_gemm(b, n, outs, k, x, k, 1, w, 1, k, y, bias=bias, act=act)
+
+    def cases(self):
+        out = []
+        for n, k, outs in [(1, 5, 3), (3, 16, 17), (8, 33, 10), (17, 64, 1), (64, 40, 31), (5, 1, 7), (2, 130, 65)]:
+            out += [([(n, k), (outs, k), (outs,)], {}), ([(n, k), (outs, k)], {})]
+        return out
+
+
+class LinearData(Op):
+    """dx[n][in] from dy[n][out] and weight; with attrs mask, a third input: dx is kept where it is > 0."""
+
+    name = "linear_data"
+
+    def infer(self, inputs, attrs):
+        return [((inputs[0].shape[0], inputs[1].shape[1]), "float32")]
+
+    def grad(self, node, douts, needs):
+        dy, w = node.inputs[:2]
+        g = douts[0]
+        return [add_node(OPS["linear"], [g, w]) if needs[0] else None,
+                add_node(OPS["linear_weight"], [g, dy]) if needs[1] else None]
+
+    def lower(self, node, b):
+        (n, outs), k = node.inputs[0].shape, node.inputs[1].shape[1]
+        w = b.get(node.inputs[1], PLAIN, dense=True)
+        layout = LANES_N if b.layout == LANES_N else PLAIN
+        dy = b.get(node.inputs[0], layout, dense=True)
+        mask = b.get(node.inputs[2], layout, dense=True) if node.attrs.get("mask") else None
+        dx = b.out(node.outputs[0], layout)
+        if layout == LANES_N:
+            emit_linear_n(b, dy, w, None, mask, dx, outs, k, 1, k, 0)
+        else:
+            emit_gemm(b, n, k, outs, dy, outs, 1, w, k, 1, dx, mask=mask)
+
+
+class LinearWeight(Op):
+    """dweight[out][in] from x[n][in] and dy[n][out]."""
+
+    name = "linear_weight"
+
+    def infer(self, inputs, attrs):
+        return [((inputs[1].shape[1], inputs[0].shape[1]), "float32")]
+
+    def lower(self, node, b):
+        (n, k), outs = node.inputs[0].shape, node.inputs[1].shape[1]
+        if b.layout == LANES_N:
+            x, dy = b.get(node.inputs[0], LANES_N), b.get(node.inputs[1], LANES_N)
+            dw = b.out(node.outputs[0], PLAIN)
+            b.emit("wgrad_lanes_n", float(n) * k * outs, x=x.at(), dy=dy.at(), dw=dw.at(),
+                   runs=b.constant(np.zeros((1, 2), np.int64)).at(),
+                   panels=b.constant(np.array([[0, 0, 0, outs]], np.int64)).at(), n=1, oh=1, ow=x.n, nruns=1,
+                   run_len=k, x_step=b.vw, w_step=1, w_m=k, npanels=1, slots=1, dw_size=outs * k, x_n=0, x_h=0,
+                   x_w=x.sn, y_n=0, y_c=dy.sc, y_h=0, y_w=dy.sn)
+        else:
+            x, dy = (b.get(s, PLAIN, dense=True) for s in node.inputs)
+            emit_gemm(b, outs, k, n, dy, 1, outs, x, k, 1, b.out(node.outputs[0], PLAIN))
+
+
+class Matmul(Op):
+    """a[m][k] @ b[k][n]."""
+
+    name = "matmul"
+
+    def infer(self, inputs, attrs):
+        a, w = inputs
+        for argument, symbol in zip(("a", "b"), inputs):
+            check_float("matmul", argument, symbol)
+            check_rank("matmul", argument, symbol, 2, "")
+        if a.shape[1] != w.shape[0]:
+            raise ValueError(f"matmul: shapes {a.shape} and {w.shape} do not fit")
+        return [((a.shape[0], w.shape[1]), "float32")]
+
+    def grad(self, node, douts, needs):
+        a, w = node.inputs
+        return [add_node(OPS["linear"], [douts[0], w]) if needs[0] else None,
+                add_node(OPS["linear_weight"], [douts[0], a]) if needs[1] else None]
+
+    def lower(self, node, b):
+        (m, k), n = node.inputs[0].shape, node.inputs[1].shape[1]
+        a, w = (b.get(s, PLAIN, dense=True) for s in node.inputs)
+        emit_gemm(b, m, n, k, a, k, 1, w, n, 1, b.out(node.outputs[0], PLAIN))
+
+    def cases(self):
+        return [([(m, k), (k, n)], {}) for m, k, n in [(1, 1, 1), (7, 5, 17), (33, 20, 9), (50, 300, 47), (130, 70, 65)]]
+
+
+__all__ = ["LANES_C", "emit_gemm"]
