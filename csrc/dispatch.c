@@ -63,3 +63,11 @@ int fc_isa_supported(int i) {
 }
 
 int64_t fc_gemm_scratch(int64_t m, int64_t k) { return gemm_scratch(m, k); }
+
+const char *fc_compiler(void) {
+#if defined(__clang__)
+    return "clang " __clang_version__;
+#else
+    return "gcc " __VERSION__;
+#endif
+}

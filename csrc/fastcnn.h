@@ -58,6 +58,8 @@ int fc_isa_count(void);
 const fc_isa *fc_isa_at(int i);         /* lowest first; compiled in */
 int fc_isa_supported(int i);            /* by this CPU and operating system */
 
+const char *fc_compiler(void);
+
 int64_t fc_gemm_scratch(int64_t m, int64_t k); /* floats of scratch a thread needs for gemm */
 
 /* ---- memory.c: the only allocator -------------------------------------------------------------------------------- */

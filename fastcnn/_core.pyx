@@ -40,6 +40,7 @@ cdef extern from "fastcnn.h" nogil:
     void fc_fail_alloc(int64_t nth)
     void fc_run(const fc_step *steps, int64_t first, int64_t last, int nth, double *ms)
     int fc_forked()
+    const char *fc_compiler()
 
 cdef const fc_isa *_isa = NULL
 
@@ -82,6 +83,11 @@ def isa() -> dict:
 def gemm_scratch(int64_t m, int64_t k) -> int:
     """Floats of scratch that one thread needs for the gemm kernel on m rows and depth k."""
     return fc_gemm_scratch(m, k)
+
+
+def compiler() -> str:
+    """The compiler that built the kernels."""
+    return fc_compiler().decode()
 
 
 def forked() -> bool:

@@ -94,3 +94,35 @@ def mode_changed() -> None:
 
 
 _core.select_isa(os.environ.get("FASTCNN_MAX_ISA") or None)
+
+
+def show_config() -> str:
+    """Version, instruction set chosen and available, threads and why, compiler, kernels; prints and returns it."""
+    from . import __version__
+
+    threads, why = default_threads()
+    if _threads not in (None, threads):
+        why = "set_num_threads"
+    chosen = _core.isa()
+    available = ", ".join(f"{name}{'' if ok else ' (not on this machine)'}" for name, ok in _core.isas())
+    text = "\n".join([
+        f"fastcnn {__version__}",
+        f"instruction set  {chosen['name']} ({chosen['vw']} lanes); available: {available}",
+        f"threads          {get_num_threads()} ({why})",
+        f"compiler         {_core.compiler()}",
+        f"kernels          {len(_core.KERNELS)}: {', '.join(_core.KERNELS)}",
+        *_openmp_notes(),
+    ])
+    print(text)
+    return text
+
+
+def _openmp_notes() -> list[str]:
+    """A line when several OpenMP runtimes are loaded in this process: they compete for the cores."""
+    try:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:
+        return []
+    paths = {line.split()[-1] for line in lines if "/" in line}
+    found = sorted(p for p in paths if Path(p).name.startswith(("libgomp", "libomp", "libiomp")))
+    return [f"OpenMP           {', '.join(found)}" + (" - more than one: expect contention" if len(found) > 1 else "")]

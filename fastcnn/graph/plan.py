@@ -49,6 +49,8 @@ class Program:
         nodes = topological(roots)
         if not self.eager:
             nodes = passes.run(nodes, roots, forward_ids)
+        self._random = any(node.op.name == "dropout" for node in nodes)
+        self._find_targets(nodes)
         layout = passes.choose_layout(nodes, _core.isa()["vw"])
         b = Builder(self.threads, layout, passes.halos(nodes, layout))
         self.plan = _core.Plan(self.arena)
@@ -66,6 +68,23 @@ class Program:
         self.bounds = b.order(PHASES)
         self._emit(b)
         self.layout = layout
+
+    def _find_targets(self, nodes):
+        """(input, classes, ignored value) of the class indices that each run must check."""
+        self._targets = []
+        for node in nodes:
+            if node.op.name == "cross_entropy":
+                target = node.inputs[1]
+                while target.node is not None and target.node.op.name == "reshape":
+                    target = target.node.inputs[0]
+                index = next((i for i, s in enumerate(self.inputs) if s is target), None)
+                check = (index, node.inputs[0].shape[1], node.attrs["ignore_index"])
+                if index is None:
+                    self._targets = [(0, *check[1:])]
+                    self._check_targets([target.array])
+                    self._targets = []
+                else:
+                    self._targets.append(check)
 
     def _leaves(self, b, nodes, roots, grad_arrays):
         """Give every leaf its storage: slots for what a run supplies, arrays for what the plan keeps."""
@@ -206,12 +225,29 @@ class Program:
                 self._run(io, first, last)
                 self._prepared = stamp
 
-    def forward(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
-        """Outputs for float32 C-contiguous inputs. Afterwards `backward` may be called with the returned token."""
+    @property
+    def random(self) -> bool:
+        """Whether a run draws random numbers, so wants a fresh seed."""
+        return self._random
+
+    def _check_targets(self, arrays):
+        for index, classes, ignore in self._targets:
+            target = arrays[index]
+            if target.min() < 0 or target.max() >= classes:
+                wrong = target[((target < 0) | (target >= classes)) & (target != ignore)]
+                if wrong.size:
+                    raise ValueError(f"cross_entropy: target {int(wrong.flat[0])} is not a class: 0 to {classes - 1}"
+                                     f" (or ignore_index={ignore}) are allowed")
+
+    def forward(self, arrays: list[np.ndarray], seed: int = 0) -> list[np.ndarray]:
+        """Outputs for gated inputs. `token` then names this run for `backward`."""
+        if self._targets:
+            self._check_targets(arrays)
         outputs = [np.empty(s.shape, s.dtype) for s in self.outputs]
         io = self._io(arrays, [None] * len(self.douts), outputs, [None] * len(self._free_grads()))
         with self.arena.lock:
             self._prepare(io)
+            self.seed[0] = seed
             self._run(io, *self.bounds["forward"])
             self._run_id += 1
             self.arena.owner = (self, self._run_id)
@@ -239,12 +275,15 @@ class Program:
     def _free_grads(self):
         return [item for item in self._grad_slots if item is not None and item[1]]
 
-    def step(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    def step(self, arrays: list[np.ndarray], seed: int = 0) -> list[np.ndarray]:
         """Forward, backward and update in one call; the outputs."""
+        if self._targets:
+            self._check_targets(arrays)
         outputs = [np.empty(s.shape, s.dtype) for s in self.outputs]
         io = self._io(arrays, (), outputs, ())
         with self.arena.lock:
             self._prepare(io)
+            self.seed[0] = seed
             self._run(io, self.bounds["forward"][0], self.bounds["update"][1])
             self.arena.owner = None
         return outputs

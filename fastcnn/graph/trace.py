@@ -16,6 +16,8 @@ _counter = itertools.count()
 
 class _State(threading.local):
     path: tuple[str, ...] = ()  # names of the modules whose forward is being traced
+    leaves: dict | None = None  # id(parameter) -> its leaf, while a function is being traced
+    records: list | None = None  # (path, module, output) of every module called, for summary()
 
 
 _state = _State()
@@ -30,6 +32,36 @@ def module_path(name: str):
         yield
     finally:
         _state.path = old
+
+
+@contextmanager
+def tracing(records: list | None = None):
+    """A trace begins: within it, a parameter is one leaf wherever it is used."""
+    old = _state.leaves, _state.records, _state.path
+    _state.leaves, _state.records, _state.path = {}, records, ()
+    try:
+        yield
+    finally:
+        _state.leaves, _state.records, _state.path = old
+
+
+def record_module(module, output) -> None:
+    if _state.records is not None:
+        _state.records.append((current_path(), module, output))
+
+
+def leaf(value) -> Symbol:
+    """A parameter or an array (of floats, or integers for indices) as a leaf of the current trace."""
+    if hasattr(value, "storage") and hasattr(value, "requires_grad"):
+        leaves = {} if _state.leaves is None else _state.leaves
+        if id(value) not in leaves:
+            leaves[id(value)] = Symbol(value.shape, param=value)
+        return leaves[id(value)]
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"a traced function needs arrays of floats or integers, got {array.dtype}")
+    array = np.array(array, np.float32 if array.dtype.kind == "f" else np.int64)
+    return Symbol(array.shape, array.dtype.name, array=array)
 
 
 def current_path() -> str:

@@ -7,7 +7,7 @@ import numbers
 import numpy as np
 
 from ..graph.lower import PLAIN
-from ..graph.trace import Symbol, add_node
+from ..graph.trace import Symbol, add_node, leaf
 from .activation import emit_rows, existing
 from .base import OPS, Op, check_float
 
@@ -31,16 +31,6 @@ def arithmetic(kind: str, a, b):
         a = np.full(b.shape, a, np.float32)
     symbols = [s if isinstance(s, Symbol) else leaf(s) for s in (a, b)]
     return add_node(OPS["zip"], symbols, kind=kind)
-
-
-def leaf(value) -> Symbol:
-    """A constant (array) or parameter as a leaf symbol."""
-    if hasattr(value, "storage") and hasattr(value, "requires_grad"):
-        return Symbol(value.shape, param=value)
-    array = np.asarray(value)
-    if array.dtype.kind != "f":
-        raise TypeError(f"arithmetic with a traced value needs floats, got {array.dtype}; use .astype('float32')")
-    return Symbol(array.shape, array=np.array(array, np.float32))
 
 
 class Zip(Op):

@@ -1,0 +1,275 @@
+"""Arrays in, arrays out: running traced functions at once, with a tape of program runs for backward()."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+
+import numpy as np
+
+from .. import _core, config, random
+from .plan import Cache, Program
+from .trace import Symbol, topological, tracing
+
+_FLOAT32 = np.dtype(np.float32)
+_INT64 = np.dtype(np.int64)
+_programs = Cache(64)
+_arena = _core.Arena()
+
+
+class _Mode(threading.local):
+    grad = True
+
+
+_mode = _Mode()
+
+
+@contextmanager
+def no_grad():
+    """Inside, nothing is recorded for backward()."""
+    old, _mode.grad = _mode.grad, False
+    try:
+        yield
+    finally:
+        _mode.grad = old
+
+
+def gate(value, what: str = "input") -> np.ndarray:
+    """Any array as a C-contiguous, aligned, native float32 one (floats) or int64 one (integers)."""
+    if type(value) is np.ndarray and value.dtype == _FLOAT32 and value.flags.carray and value.size:
+        return value
+    array = np.asarray(value)
+    if array.size == 0:
+        raise ValueError(f"{what} is empty: shape {array.shape}")
+    if array.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            return np.require(array, _FLOAT32, ["C", "A"]).view(np.ndarray)
+    if array.dtype.kind in "iu":
+        return np.require(array, _INT64, ["C", "A"]).view(np.ndarray)
+    raise TypeError(f"{what} must be an array of floats (or integers for class indices), got dtype {array.dtype}; "
+                    "convert it with .astype('float32')")
+
+
+class Tensor(np.ndarray):
+    """An array that remembers how it was computed. Made by modules in training mode; see `backward`.
+
+    Arithmetic with numbers and arrays is recorded; any other NumPy function gives an ordinary array.
+    """
+
+    _tape: Record | None = None
+    _index = 0
+
+    def __array_finalize__(self, source):
+        self._tape = None
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
+        kind = {np.add: "add", np.subtract: "sub", np.multiply: "mul", np.true_divide: "div"}.get(ufunc)
+        if kind and method == "__call__" and not kwargs and any(getattr(i, "_tape", None) for i in inputs):
+            from .. import functional
+
+            return functional.arithmetic(inputs[0], inputs[1], kind=kind)
+        plain = [i.view(np.ndarray) if isinstance(i, Tensor) else i for i in inputs]
+        out = kwargs.get("out")
+        if out:
+            kwargs["out"] = tuple(o.view(np.ndarray) if isinstance(o, Tensor) else o for o in out)
+        return getattr(ufunc, method)(*plain, **kwargs)
+
+    def __array_function__(self, func, types, args, kwargs):
+        return func._implementation(*args, **kwargs) if hasattr(func, "_implementation") else super(
+        ).__array_function__(func, types, args, kwargs)
+
+    def detach(self) -> np.ndarray:
+        """The numbers alone."""
+        return self.view(np.ndarray)
+
+    def backward(self, gradient=None) -> None:
+        """Add the gradient of this value to the `.grad` of every parameter that it was computed from.
+
+        gradient: array of this shape; may be left out for a scalar.
+        """
+        if self._tape is None:
+            raise RuntimeError("backward: this array has no history. Call the model in training mode (model.train()) "
+                               "outside no_grad(), and the loss on what it returned")
+        if gradient is None:
+            if self.size != 1:
+                raise RuntimeError(f"backward: only a scalar has an implied gradient; give one of shape {self.shape}")
+            gradient = np.ones(self.shape, np.float32)
+        gradient = gate(gradient, "gradient")
+        if gradient.shape != self.shape:
+            raise ValueError(f"backward: gradient must have shape {self.shape}, got {gradient.shape}")
+        _backward(self, gradient)
+
+
+class Record:
+    """One run of a program: what is needed to run its backward part."""
+
+    def __init__(self, program, token, seed, arrays, parents):
+        self.program, self.token, self.seed = program, token, seed
+        self.arrays, self.parents = arrays, parents
+
+
+def _backward(root: Tensor, gradient) -> None:
+    records, stack, seen = [], [root._tape], set()
+    while stack:  # children before parents: a record is visited once all that follow it were
+        record = stack[-1]
+        pending = [p._tape for p in record.parents if isinstance(p, Tensor) and p._tape and id(p._tape) not in seen]
+        if pending:
+            stack.append(pending[0])
+            continue
+        stack.pop()
+        if id(record) not in seen:
+            seen.add(id(record))
+            records.append(record)
+    grads = {(id(root._tape), root._index): gradient}
+    for record in reversed(records):
+        douts = [grads.get((id(record), i)) for i in range(len(record.program.outputs))]
+        if all(d is None for d in douts):
+            continue
+        douts = [np.zeros(s.shape, np.float32) if d is None else d for d, s in zip(douts, record.program.douts)]
+        results = record.program.backward(record.token, record.seed, record.arrays, douts)
+        for parent, grad in zip(record.parents, results):
+            if grad is None:
+                continue
+            if isinstance(parent, Tensor):
+                key = (id(parent._tape), parent._index)
+                grads[key] = grad if key not in grads else grads[key] + grad
+            else:
+                parent._accumulate(grad)
+
+
+def is_parameter(value) -> bool:
+    return hasattr(value, "storage") and hasattr(value, "requires_grad")
+
+
+def tracked(value) -> bool:
+    return value._tape is not None if isinstance(value, Tensor) else is_parameter(value) and value.requires_grad
+
+
+def trace(fn, arrays, kwargs=None):
+    """(input symbols, output symbols, fn's structure: True if it returned one) for fn on arrays of these shapes."""
+    inputs = [a if is_parameter(a) else Symbol(a.shape, a.dtype.name) for a in arrays]
+    with tracing():
+        out = fn(*inputs, **(kwargs or {}))
+    single = isinstance(out, Symbol)
+    outputs = [out] if single else list(out) if isinstance(out, (tuple, list)) else [out]
+    for symbol in outputs:
+        if not isinstance(symbol, Symbol):
+            raise TypeError(f"a traced function must return values made by fastcnn.functional, got {type(symbol).__name__}")
+    return [s for s in inputs if isinstance(s, Symbol)], outputs, single
+
+
+def parameters_of(outputs) -> dict[int, Symbol]:
+    """{id(parameter): its leaf} of the trainable parameters that outputs depend on."""
+    leaves = {}
+    for node in topological(outputs):
+        for symbol in node.inputs:
+            if symbol.param is not None and symbol.param.requires_grad:
+                leaves.setdefault(id(symbol.param), symbol)
+    return leaves
+
+
+class Call:
+    """A function traced for given shapes: its program and which of its arguments and parameters are recorded."""
+
+    def __init__(self, fn, arrays, kwargs, tracked_args, record, arena, name=""):
+        inputs, outputs, self.single = trace(fn, arrays, kwargs)
+        leaves = parameters_of(outputs) if record else {}
+        wrt = [s for s, t in zip(inputs, tracked_args) if t] if record else []
+        self.params = [s.param for s in leaves.values()]
+        self.tracked_args = tracked_args
+        self.record = record and bool(wrt or leaves)
+        self.program = Program(inputs, outputs, wrt + list(leaves.values()) if self.record else [], arena=arena, name=name)
+
+    def __call__(self, arrays, values):
+        """arrays: gated inputs; values: the inputs as they came (for the tape)."""
+        program = self.program
+        seed = random.next_seed() if program.random else 0
+        if not self.record:
+            outputs = program.forward(arrays, seed)
+            return outputs[0] if self.single else tuple(outputs)
+        arrays = [a.copy() if a is v or np.may_share_memory(a, v) else a for a, v in zip(arrays, values)]
+        outputs = program.forward(arrays, seed)
+        parents = [v for v, t in zip(values, self.tracked_args) if t] + self.params
+        record = Record(program, program.token, seed, arrays, parents)
+        results = []
+        for i, out in enumerate(outputs):
+            if out.dtype == _FLOAT32:
+                out = out.view(Tensor)
+                out._tape, out._index = record, i
+            results.append(out)
+        return results[0] if self.single else tuple(results)
+
+
+def call_function(fn, name, values, kwargs):
+    """Run a function of fastcnn.functional on arrays, Tensors and Parameters."""
+    arrays = [v if is_parameter(v) else gate(v, f"{name}: argument {i + 1}") for i, v in enumerate(values)]
+    inputs = [(a, v) for a, v in zip(arrays, values) if not is_parameter(v)]
+    tracked_args = tuple(tracked(v) for _, v in inputs)
+    record = _mode.grad and any(tracked(v) for v in values)
+    key = (name, tuple(sorted(kwargs.items())), record, tracked_args, config.get_num_threads(),
+           tuple((id(a), config.structure_version()) if is_parameter(a) else (a.shape, a.dtype.char) for a in arrays))
+    call = _programs.get(key)
+    if call is None:
+        call = _programs.put(key, Call(fn, arrays, kwargs, tracked_args, record, _arena, name))
+    return call([a for a, _ in inputs], [v for _, v in inputs])
+
+
+def call_module(module, values, kwargs):
+    """Run a module on arrays."""
+    arrays = [gate(v) for v in values]
+    record = _mode.grad and module.training
+    tracked_args = tuple(record and tracked(v) for v in values)
+    key = (tuple([(a.shape, a.dtype.char) for a in arrays]), module._mode_key(), record, tracked_args,
+           config.structure_version(), config.get_num_threads(), tuple(kwargs.items()) if kwargs else None)
+    programs = module._programs
+    call = programs.get(key)
+    if call is None:
+        call = programs.put(key, Call(module.forward, arrays, kwargs, tracked_args, record, module._arena(),
+                                      type(module).__name__))
+    return call(arrays, values)
+
+
+def vjp(f, *arrays):
+    """(f(*arrays), pullback): pullback(dy) gives one gradient array per input array.
+
+    f: a function of arrays built from fastcnn.functional, modules and arithmetic. dy has the shape of f's value
+    (a tuple of arrays if f returns several).
+    """
+    gated = [gate(a, f"vjp: argument {i + 1}").copy() for i, a in enumerate(arrays)]
+    inputs, outputs, single = trace(f, gated)
+    wrt = [s for s in inputs if s.dtype == "float32"]
+    program = Program(inputs, outputs, wrt, name="vjp")
+    seed = random.next_seed() if program.random else 0
+    values = program.forward(gated, seed)
+    token = program.token
+
+    def pullback(dy):
+        douts = [dy] if single else list(dy)
+        if len(douts) != len(outputs):
+            raise ValueError(f"pullback: {len(outputs)} gradients expected, got {len(douts)}")
+        douts = [gate(d, "pullback: gradient") for d in douts]
+        for d, s in zip(douts, outputs):
+            if d.shape != s.shape:
+                raise ValueError(f"pullback: the gradient must have shape {s.shape}, got {d.shape}")
+        found = iter(program.backward(token, seed, gated, douts))
+        grads = [next(found) if s.dtype == "float32" else None for s in inputs]
+        grads = [np.zeros(s.shape, np.float32) if g is None else g for g, s in zip(grads, inputs)]
+        return grads[0] if len(grads) == 1 else tuple(grads)
+
+    return (values[0] if single else tuple(values)), pullback
+
+
+def value_and_grad(f, argnums=0):
+    """A function of the same arguments that returns (f's scalar value, its gradient with respect to argnums)."""
+    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+
+    def wrapped(*arrays):
+        value, pullback = vjp(f, *arrays)
+        if np.size(value) != 1:
+            raise ValueError(f"value_and_grad: the function must return a scalar, got shape {np.shape(value)}")
+        grads = pullback(np.ones(np.shape(value), np.float32))
+        grads = grads if isinstance(grads, tuple) else (grads,)
+        chosen = tuple(grads[i] for i in numbers)
+        return float(value), chosen[0] if isinstance(argnums, int) else chosen
+
+    return wrapped

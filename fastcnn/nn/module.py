@@ -1,0 +1,336 @@
+"""Parameter and Module: PyTorch's names over traced programs."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+
+import numpy as np
+
+from .. import _core, config
+from ..graph.autograd import call_module, gate, trace
+from ..graph.plan import Cache
+from ..graph.trace import Symbol, module_path, record_module, topological, tracing
+
+Incompatible = namedtuple("Incompatible", ["missing_keys", "unexpected_keys"])
+
+
+class Parameter:
+    """A float32 array that a module learns.
+
+    `data` is the array; writing to it is seen by every plan. `grad` is None or an array of the same shape.
+    """
+
+    def __init__(self, data, requires_grad: bool = True):
+        array = gate(data.data if isinstance(data, Parameter) else data, "Parameter: data")
+        if array.dtype != np.float32:
+            raise TypeError(f"Parameter: data must be floating point, got {np.asarray(data).dtype}; "
+                            "convert it with .astype('float32')")
+        self.storage = _core.aligned_array(array.shape)
+        self.storage[...] = array
+        self.grad: np.ndarray | None = None
+        self.exposed = False  # the array was handed out: it may change at any time
+        self._requires_grad = bool(requires_grad)
+        self._grad_slot: np.ndarray | None = None
+
+    shape = property(lambda self: self.storage.shape)
+    ndim = property(lambda self: self.storage.ndim)
+    size = property(lambda self: self.storage.size)
+    dtype = property(lambda self: self.storage.dtype)
+
+    @property
+    def data(self) -> np.ndarray:
+        self.exposed = True
+        return self.storage
+
+    @data.setter
+    def data(self, value) -> None:
+        self[...] = value
+
+    @property
+    def requires_grad(self) -> bool:
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        if bool(value) != self._requires_grad:
+            self._requires_grad = bool(value)
+            config.structure_changed()
+
+    def requires_grad_(self, requires_grad: bool = True) -> Parameter:
+        self.requires_grad = requires_grad
+        return self
+
+    def __setitem__(self, index, value) -> None:
+        self.storage[index] = value
+        config.weights_changed()
+
+    def __getitem__(self, index) -> np.ndarray:
+        return np.array(self.storage[index])
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return np.array(self.storage, dtype=dtype)
+
+    def numpy(self) -> np.ndarray:
+        """A copy of the values."""
+        return self.storage.copy()
+
+    def __repr__(self) -> str:
+        return f"Parameter containing:\n{self.storage!r}"
+
+    def _move(self, view: np.ndarray) -> None:
+        """Live in `view` from now on (an optimizer's flat block)."""
+        if view is not self.storage:
+            view[...] = self.storage
+            self.storage = view
+            config.structure_changed()
+
+    def _accumulate(self, grad: np.ndarray) -> None:
+        if self.grad is not None:
+            self.grad += grad
+        elif self._grad_slot is not None:
+            self._grad_slot[...] = grad
+            self.grad = self._grad_slot
+        else:
+            self.grad = grad
+
+
+class Buffer(Parameter):
+    """A float32 array of a module's state that is not learned."""
+
+    def __init__(self, data):
+        super().__init__(data, requires_grad=False)
+
+
+class Module:
+    """A layer or network. Subclasses set parameters, buffers and children as attributes and define `forward`.
+
+    Called on arrays it runs at once (forward is traced once per input shape); on Symbols it extends the graph.
+    """
+
+    training = True
+
+    def __init__(self):
+        self._children: dict[str, Module | None] = {}
+        self._parameters: dict[str, Parameter | None] = {}
+        self._programs = Cache()
+        self._own_arena = None
+        self._name = ""
+        self._seen_modes = None
+
+    # ---- attributes --------------------------------------------------------------------------------------------
+    def __setattr__(self, name, value):
+        state = self.__dict__
+        if isinstance(value, (Module, Parameter)) and "_children" not in state:
+            raise AttributeError(f"{type(self).__name__}: call super().__init__() before assigning layers")
+        if name.startswith("_"):
+            return object.__setattr__(self, name, value)
+        if name == "training":
+            if state.get(name, True) != value:
+                config.mode_changed()
+            return object.__setattr__(self, name, bool(value))
+        if "_children" in state:
+            self._children.pop(name, None)
+            kept = self._parameters.get(name)
+            self._parameters.pop(name, None)
+            if isinstance(value, Module):
+                self._children[name] = value
+                value._name = name
+            elif isinstance(value, Parameter) or value is None and kept is not None:
+                self._parameters[name] = value
+        object.__setattr__(self, name, value)
+        config.structure_changed()
+
+    def __delattr__(self, name):
+        self._children.pop(name, None)
+        self._parameters.pop(name, None)
+        object.__delattr__(self, name)
+        config.structure_changed()
+
+    def register_buffer(self, name: str, array) -> None:
+        """State that is saved but not learned."""
+        setattr(self, name, Buffer(array))
+
+    def register_parameter(self, name: str, parameter: Parameter | None) -> None:
+        self._parameters[name] = parameter
+        object.__setattr__(self, name, parameter)
+        config.structure_changed()
+
+    def add_module(self, name: str, module: Module) -> None:
+        setattr(self, name, module)
+
+    # ---- running -----------------------------------------------------------------------------------------------
+    def forward(self, *args):
+        raise NotImplementedError(f"{type(self).__name__} has no forward()")
+
+    def __call__(self, *args, **kwargs):
+        for arg in args:
+            if isinstance(arg, Symbol):
+                with module_path(self._name):
+                    out = self.forward(*args, **kwargs)
+                    record_module(self, out)
+                return out
+        if "_children" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__}: super().__init__() was not called")
+        return call_module(self, args, kwargs)
+
+    def _arena(self):
+        if self._own_arena is None:
+            self._own_arena = _core.Arena()
+        return self._own_arena
+
+    def _mode_key(self):
+        """Which modules train, in order; looked up again only when some module changed its mode."""
+        stamp = (config.mode_version(), config.structure_version())
+        if self._seen_modes is None or self._seen_modes[0] != stamp:
+            self._seen_modes = (stamp, tuple(m.training for m in self.modules()))
+        return self._seen_modes[1]
+
+    # ---- walking -----------------------------------------------------------------------------------------------
+    def named_children(self):
+        return ((name, child) for name, child in self._children.items() if child is not None)
+
+    def children(self):
+        return (child for _, child in self.named_children())
+
+    def named_modules(self, prefix: str = "", _seen=None):
+        seen = set() if _seen is None else _seen
+        if id(self) in seen:
+            return
+        seen.add(id(self))
+        yield prefix, self
+        for name, child in self.named_children():
+            yield from child.named_modules(f"{prefix}.{name}" if prefix else name, seen)
+
+    def modules(self):
+        return (module for _, module in self.named_modules())
+
+    def _named(self, prefix, kind):
+        seen = set()
+        for path, module in self.named_modules(prefix):
+            for name, value in module._parameters.items():
+                if value is not None and isinstance(value, Buffer) == (kind is Buffer) and id(value) not in seen:
+                    seen.add(id(value))
+                    yield (f"{path}.{name}" if path else name), value
+
+    def named_parameters(self, prefix: str = ""):
+        return self._named(prefix, Parameter)
+
+    def parameters(self):
+        return (p for _, p in self.named_parameters())
+
+    def named_buffers(self, prefix: str = ""):
+        return self._named(prefix, Buffer)
+
+    def buffers(self):
+        return (b for _, b in self.named_buffers())
+
+    # ---- state -------------------------------------------------------------------------------------------------
+    def _named_state(self):
+        for path, module in self.named_modules():
+            for name, value in module._parameters.items():
+                if value is not None:
+                    yield (f"{path}.{name}" if path else name), value
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """{name: a copy of the array} of all parameters and buffers, PyTorch's names."""
+        return {name: value.numpy() for name, value in self._named_state()}
+
+    def load_state_dict(self, state_dict, strict: bool = True) -> Incompatible:
+        """Take over arrays by name (NumPy arrays or anything NumPy reads). All or nothing.
+
+        strict: missing or unexpected names are an error. Shapes must match always.
+        """
+        own = dict(self._named_state())
+        missing = [name for name in own if name not in state_dict]
+        unexpected = [name for name in state_dict if name not in own]
+        problems = []
+        if strict and missing:
+            problems.append(f"missing: {', '.join(missing)}")
+        if strict and unexpected:
+            problems.append(f"unexpected: {', '.join(unexpected)}")
+        arrays = {}
+        for name, value in state_dict.items():
+            if name in own:
+                arrays[name] = np.asarray(value)
+                if arrays[name].shape != own[name].shape:
+                    problems.append(f"{name}: expected shape {own[name].shape}, got {arrays[name].shape}")
+                elif arrays[name].dtype.kind not in "fiu":
+                    problems.append(f"{name}: expected floats, got {arrays[name].dtype}")
+        if problems:
+            raise ValueError(f"load_state_dict of {type(self).__name__}: " + "; ".join(problems))
+        for name, array in arrays.items():
+            own[name][...] = array
+        return Incompatible(missing, unexpected)
+
+    def train(self, mode: bool = True) -> Module:
+        for module in self.modules():
+            module.training = bool(mode)
+        return self
+
+    def eval(self) -> Module:
+        return self.train(False)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Module:
+        for p in self.parameters():
+            p.requires_grad = requires_grad
+        return self
+
+    def zero_grad(self) -> None:
+        for p in self.parameters():
+            p.grad = None
+
+    def apply(self, fn) -> Module:
+        """fn(module) on every module, children first."""
+        for child in self.children():
+            child.apply(fn)
+        fn(self)
+        return self
+
+    # ---- showing -----------------------------------------------------------------------------------------------
+    def extra_repr(self) -> str:
+        return ""
+
+    def __repr__(self) -> str:
+        children = [f"({name}): " + repr(child).replace("\n", "\n  ") for name, child in self.named_children()]
+        inner = ([self.extra_repr()] if self.extra_repr() else []) + children
+        if not children:
+            return f"{type(self).__name__}({self.extra_repr()})"
+        return f"{type(self).__name__}(\n  " + "\n  ".join(inner) + "\n)"
+
+    def summary(self, input_shape) -> str:
+        """A table of the layers with output shape, parameters and multiply-adds for an input (N, C, H, W)."""
+        records: list = []
+        with tracing(records):
+            out = self.forward(Symbol(tuple(input_shape)))
+        return _summary_table(self, tuple(input_shape), records, out)
+
+
+def _macs(node) -> int:
+    if node.op.name == "conv2d":
+        return int(np.prod(node.outputs[0].shape, dtype=object) * np.prod(node.inputs[1].shape[1:], dtype=object))
+    if node.op.name == "linear":
+        return int(np.prod(node.outputs[0].shape, dtype=object) * node.inputs[1].shape[1])
+    return 0
+
+
+def _summary_table(model, input_shape, records, out) -> str:
+    macs: dict[str, int] = {}
+    for node in topological([out] if isinstance(out, Symbol) else list(out)):
+        macs[node.path] = macs.get(node.path, 0) + _macs(node)
+    rows = [("layer", "type", "output shape", "parameters", "multiply-adds")]
+    for path, module, output in records:
+        if list(module.children()):
+            continue
+        shape = output.shape if isinstance(output, Symbol) else tuple(o.shape for o in output)
+        count = sum(p.size for p in module.parameters())
+        rows.append((path, type(module).__name__, str(shape), f"{count:,}", f"{macs.get(path, 0):,}"))
+    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+    lines = ["  ".join(cell.ljust(w) if i < 3 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths)))
+             for row in rows]
+    total = sum(p.size for p in model.parameters())
+    rule = "-" * len(lines[0])
+    return "\n".join([f"{type(model).__name__}, input {input_shape}", lines[0], rule, *lines[1:], rule,
+                      f"{total:,} parameters ({total * 4 / 1e6:.2f} MB), {sum(macs.values()):,} multiply-adds"])
+
+
+__all__ = ["Buffer", "Module", "Parameter", "trace"]

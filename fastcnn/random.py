@@ -1,0 +1,25 @@
+"""The library's random numbers: initialisation, data order, dropout."""
+
+from __future__ import annotations
+
+import numpy as np
+
+_generator = np.random.default_rng(0)
+
+
+def manual_seed(seed: int) -> None:
+    """Start all random numbers of the library from `seed` (an int >= 0)."""
+    global _generator
+    if isinstance(seed, bool) or not hasattr(seed, "__index__") or int(seed) < 0:
+        raise ValueError(f"manual_seed: seed must be an int >= 0, got {seed!r}")
+    _generator = np.random.default_rng(int(seed))
+
+
+def generator() -> np.random.Generator:
+    """The generator that initialisers draw from."""
+    return _generator
+
+
+def next_seed() -> int:
+    """A fresh 64-bit seed for one run of a program with dropout."""
+    return int(_generator.integers(0, 2**63))

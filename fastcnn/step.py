@@ -1,0 +1,72 @@
+"""A whole training step - forward, loss, backward, update - as one call into C."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import config, random
+from .graph.autograd import gate, parameters_of, trace
+from .graph.plan import Cache, Program
+from .optim.optimizer import StaleUpdate
+
+
+class TrainingStep:
+    """`step(x, y)` -> the loss before the update (a float); with outputs=True -> (loss, the model's outputs).
+
+    One plan per input shape (a smaller last batch is another one) over the same parameters.
+    """
+
+    def __init__(self, model, loss, optimizer, outputs: bool = False):
+        self.model, self.loss, self.optimizer, self.outputs = model, loss, optimizer, bool(outputs)
+        self._programs = Cache(8)
+
+    def program(self, x: np.ndarray, y: np.ndarray) -> Program:
+        """The program for arrays of these shapes, the optimizer's counters and rates made ready for one run."""
+        key = (x.shape, y.shape, y.dtype.char, self.model._mode_key(), config.structure_version(),
+               config.get_num_threads(), len(self.optimizer.param_groups))
+        program = self._programs.get(key)
+        if program is not None:
+            try:
+                self.optimizer._refresh_hyper(program.update)
+                return program
+            except StaleUpdate:
+                pass
+        program = self._programs.put(key, self._build(x, y))
+        self.optimizer._refresh_hyper(program.update)
+        return program
+
+    def _build(self, x, y) -> Program:
+        def objective(x, y):
+            out = self.model(x)
+            return self.loss(out, y), out
+
+        inputs, (loss, out), _ = trace(objective, [x, y])
+        if loss.shape != ():
+            raise ValueError(f"compile_step: the loss must be a scalar, got shape {loss.shape}; use a reduction")
+        leaves = parameters_of([loss])
+        known = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        wrt = [s for key, s in leaves.items() if key in known]
+        if not wrt:
+            raise ValueError("compile_step: the optimizer has no trainable parameter of the model")
+        grads = {id(s.param): s.param._grad_slot for s in wrt}
+        update = self.optimizer.update_steps([s.param for s in wrt])
+        program = Program(inputs, [loss, out] if self.outputs else [loss], wrt, loss=True, updates=update, grads=grads,
+                          arena=self.model._arena(), name=f"{type(self.model).__name__} training step")
+        program.update = update
+        return program
+
+    def __call__(self, x, y):
+        x, y = gate(x, "step: x"), gate(y, "step: y")
+        program = self.program(x, y)
+        results = program.step([x, y], random.next_seed() if program.random else 0)
+        config.weights_changed()
+        loss = float(results[0])
+        return (loss, results[1]) if self.outputs else loss
+
+
+def compile_step(model, loss, optimizer, outputs: bool = False) -> TrainingStep:
+    """A training step of `model`: `loss(model(x), y)`, its gradient and the optimizer's update in one C call.
+
+    The model runs in the mode (train or eval) it is in at each call. `.grad` of the parameters is not touched.
+    """
+    return TrainingStep(model, loss, optimizer, outputs)
