@@ -9,16 +9,37 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from . import datasets, functional, io, metrics, models, nn, optim, viz
-    from .callbacks import Callback, EarlyStopping, ModelCheckpoint
-    from .config import get_num_threads, set_num_threads, show_config
-    from .data import DataLoader, Dataset
-    from .functional import matmul
-    from .graph.autograd import Tensor, no_grad, value_and_grad, vjp
-    from .io import load, load_state, save
-    from .random import manual_seed
-    from .step import compile_step
-    from .train import History, Trainer
+    from . import callbacks as callbacks
+    from . import data as data
+    from . import datasets as datasets
+    from . import functional as functional
+    from . import io as io
+    from . import metrics as metrics
+    from . import models as models
+    from . import nn as nn
+    from . import optim as optim
+    from . import random as random
+    from . import viz as viz
+    from .callbacks import Callback as Callback
+    from .callbacks import EarlyStopping as EarlyStopping
+    from .callbacks import ModelCheckpoint as ModelCheckpoint
+    from .config import get_num_threads as get_num_threads
+    from .config import set_num_threads as set_num_threads
+    from .config import show_config as show_config
+    from .data import DataLoader as DataLoader
+    from .data import Dataset as Dataset
+    from .functional import matmul as matmul
+    from .graph.autograd import Tensor as Tensor
+    from .graph.autograd import no_grad as no_grad
+    from .graph.autograd import value_and_grad as value_and_grad
+    from .graph.autograd import vjp as vjp
+    from .io import load as load
+    from .io import load_state as load_state
+    from .io import save as save
+    from .random import manual_seed as manual_seed
+    from .step import compile_step as compile_step
+    from .train import History as History
+    from .train import Trainer as Trainer
 
 __version__ = "0.1.0"
 

@@ -68,6 +68,12 @@ class Program:
         self.bounds = b.order(PHASES)
         self._emit(b)
         self.layout = layout
+        self._packs = self.bounds["prepare"][1] > 0
+        self._exposed = True
+        self._output_types = [(s.shape, np.dtype(s.dtype)) for s in self.outputs]
+        self._no_douts = (None,) * len(self.douts)
+        self._no_grads = (None,) * len(self._free_grads())
+        self._forward = self.bounds["forward"]
 
     def _find_targets(self, nodes):
         """(input, classes, ignored value) of the class indices that each run must check."""
@@ -191,9 +197,6 @@ class Program:
         return bases[key], offset
 
     # ---- running -----------------------------------------------------------------------------------------------
-    def _io(self, inputs, douts, outputs, grads):
-        return (*inputs, *douts, *outputs, *grads)
-
     def _run(self, io, first, last):
         if self.eager:
             return self._run_checked(io, first, last)
@@ -218,12 +221,12 @@ class Program:
                         raise FloatingPointError(f"{step.node.label()}: the first NaN comes out of {step.kernel}")
 
     def _prepare(self, io):
-        first, last = self.bounds["prepare"]
-        if last > first:
-            stamp = config.weights_version()
-            if self._prepared != stamp or any(p.exposed for p in self.params):
-                self._run(io, first, last)
-                self._prepared = stamp
+        """Pack the weights, if they changed or the user holds an array that can change them."""
+        stamp = config.weights_version()
+        if self._prepared != stamp or self._exposed:
+            self._exposed = any(p.exposed for p in self.params)
+            self._run(io, *self.bounds["prepare"])
+            self._prepared = stamp
 
     @property
     def random(self) -> bool:
@@ -243,12 +246,14 @@ class Program:
         """Outputs for gated inputs. `token` then names this run for `backward`."""
         if self._targets:
             self._check_targets(arrays)
-        outputs = [np.empty(s.shape, s.dtype) for s in self.outputs]
-        io = self._io(arrays, [None] * len(self.douts), outputs, [None] * len(self._free_grads()))
+        outputs = self._new_outputs()
+        io = (*arrays, *self._no_douts, *outputs, *self._no_grads)
         with self.arena.lock:
-            self._prepare(io)
-            self.seed[0] = seed
-            self._run(io, *self.bounds["forward"])
+            if self._packs:
+                self._prepare(io)
+            if self._random:
+                self.seed[0] = seed
+            self._run(io, *self._forward)
             self._run_id += 1
             self.arena.owner = (self, self._run_id)
         return outputs
@@ -260,10 +265,11 @@ class Program:
     def backward(self, token, seed, arrays, douts) -> list[np.ndarray | None]:
         """Gradients with respect to `wrt` for the forward run `token` on `arrays`, run again if it was overwritten."""
         grads = [np.empty(s.shape, np.float32) for s, _, _ in self._free_grads()]
-        outputs = [np.empty(s.shape, s.dtype) for s in self.outputs]
-        io = self._io(arrays, douts, outputs, grads)
+        outputs = self._new_outputs()
+        io = (*arrays, *douts, *outputs, *grads)
         with self.arena.lock:
-            self._prepare(io)
+            if self._packs:
+                self._prepare(io)
             self.seed[0] = seed
             if self.arena.owner != (self, token):
                 self._run(io, *self.bounds["forward"])
@@ -272,6 +278,9 @@ class Program:
         fresh = iter(grads)
         return [None if item is None else next(fresh) for item in self._grad_slots]
 
+    def _new_outputs(self):
+        return [np.empty(shape, dtype) for shape, dtype in self._output_types]
+
     def _free_grads(self):
         return [item for item in self._grad_slots if item is not None and item[1]]
 
@@ -279,10 +288,9 @@ class Program:
         """Forward, backward and update in one call; the outputs."""
         if self._targets:
             self._check_targets(arrays)
-        outputs = [np.empty(s.shape, s.dtype) for s in self.outputs]
-        io = self._io(arrays, (), outputs, ())
+        outputs = self._new_outputs()
+        io = (*arrays, *outputs)
         with self.arena.lock:
-            self._prepare(io)
             self.seed[0] = seed
             self._run(io, self.bounds["forward"][0], self.bounds["update"][1])
             self.arena.owner = None

@@ -39,7 +39,9 @@ class Parameter:
 
     @property
     def data(self) -> np.ndarray:
-        self.exposed = True
+        if not self.exposed:
+            self.exposed = True
+            config.weights_changed()
         return self.storage
 
     @data.setter
@@ -114,7 +116,7 @@ class Module:
         self._parameters: dict[str, Parameter | None] = {}
         self._programs = Cache()
         self._own_arena = None
-        self._name = ""
+        self._label = ""
         self._seen_modes = None
 
     # ---- attributes --------------------------------------------------------------------------------------------
@@ -134,7 +136,7 @@ class Module:
             self._parameters.pop(name, None)
             if isinstance(value, Module):
                 self._children[name] = value
-                value._name = name
+                value._label = name
             elif isinstance(value, Parameter) or value is None and kept is not None:
                 self._parameters[name] = value
         object.__setattr__(self, name, value)
@@ -165,7 +167,7 @@ class Module:
     def __call__(self, *args, **kwargs):
         for arg in args:
             if isinstance(arg, Symbol):
-                with module_path(self._name):
+                with module_path(self._label):
                     out = self.forward(*args, **kwargs)
                     record_module(self, out)
                 return out
@@ -180,9 +182,9 @@ class Module:
 
     def _mode_key(self):
         """Which modules train, in order; looked up again only when some module changed its mode."""
-        stamp = (config.mode_version(), config.structure_version())
+        stamp = config.mode_version() + config.structure_version()  # both only grow
         if self._seen_modes is None or self._seen_modes[0] != stamp:
-            self._seen_modes = (stamp, tuple(m.training for m in self.modules()))
+            self._seen_modes = (stamp, tuple([m.training for m in self.modules()]))
         return self._seen_modes[1]
 
     # ---- walking -----------------------------------------------------------------------------------------------
