@@ -11,6 +11,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from glob import glob
+from pathlib import Path
 
 import numpy
 from setuptools import Extension, setup
@@ -72,9 +73,8 @@ class BuildLibraries(build_clib):
         os.makedirs(self.build_temp, exist_ok=True)
         stamp = os.path.join(self.build_temp, "flags.txt")
         flags = "\n".join([repr(libraries), repr(MACROS), os.environ.get("CC", ""), os.environ.get("CFLAGS", "")])
-        if not os.path.exists(stamp) or open(stamp).read() != flags:
-            with open(stamp, "w") as f:
-                f.write(flags)
+        if not os.path.exists(stamp) or Path(stamp).read_text() != flags:
+            Path(stamp).write_text(flags)
         for _, info in libraries:
             info["obj_deps"] = {"": [*DEPENDS, stamp]}
         core.depends.append(stamp)

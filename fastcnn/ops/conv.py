@@ -114,10 +114,27 @@ def _forward_runs_n(g: Geometry, x, vw):
         runs, run_len, x_step = [(0, 0)], g.cg, x.sc
     else:
         runs = [(c * x.sc + kh * g.dilation[0] * x.sh, c * area + kh * g.kw)
-                for c in range(g.cg) for kh in range(g.kh)]
+                for kh in range(g.kh) for c in range(g.cg)]
         run_len, x_step = g.kw, vw * g.dilation[1]
     panels = [(i * g.cg * x.sc, i * g.og * g.cg * area, i * g.og, g.og) for i in range(g.groups)]
     return runs, run_len, x_step, panels
+
+
+def _ranges(valid, count) -> np.ndarray:
+    """[count][2]: first and one past the last of the items i (in order) for which valid(at, i), for each `at`."""
+    out = np.zeros((count[0], 2), np.int64)
+    for at in range(count[0]):
+        hits = [i for i in range(count[1]) if valid(at, i)]
+        if hits:
+            out[at] = hits[0], hits[-1] + 1
+    return out
+
+
+def _forward_ranges(g: Geometry, axis: int) -> np.ndarray:
+    """Per output row (or pixel), the taps that meet the input."""
+    size, k, out = ((g.h, g.kh, g.oh), (g.w, g.kw, g.ow))[axis]
+    start = -g.pads[2 * axis]
+    return _ranges(lambda o, t: 0 <= start + o * g.stride[axis] + t * g.dilation[axis] < size, (out, k))
 
 
 def _window_origin(g: Geometry, x, pixel):
@@ -126,9 +143,13 @@ def _window_origin(g: Geometry, x, pixel):
 
 def _lower_forward_n(b, g, x, w, bias, y, act):
     runs, run_len, x_step, panels = _forward_runs_n(g, x, b.vw)
+    rows = cols = None
+    if any(g.x_halo()) and g.kh * g.kw > 1:
+        rows = b.constant(_forward_ranges(g, 0) * g.cg).at()
+        cols = b.constant(_forward_ranges(g, 1)).at()
     b.emit("conv_lanes_n", g.macs, x=_window_origin(g, x, b.vw), w=w.at(), bias=bias.at() if bias else None, mask=None,
            y=y.at(), runs=b.constant(np.array(runs, np.int64)).at(), panels=b.constant(np.array(panels, np.int64)).at(),
-           n=x.n, oh=g.oh, ow=g.ow, nruns=len(runs), run_len=run_len, x_step=x_step, w_step=1,
+           rows=rows, cols=cols, n=x.n, oh=g.oh, ow=g.ow, nruns=len(runs), run_len=run_len, x_step=x_step, w_step=1,
            w_m=g.cg * g.kh * g.kw, npanels=len(panels), x_n=x.sn, x_h=g.stride[0] * x.sh, x_w=g.stride[1] * b.vw,
            **y.strides("y"), y_w=b.vw, m_n=0, m_c=0, m_h=0, m_w=0, act=act)
 
@@ -144,14 +165,16 @@ def _lower_data_n(b, g, dy, w, mask, dx):
             if h_taps and w_taps:
                 (tap, shift), run_len = w_taps[0], len(w_taps)
                 runs = [(o * dy.sc + offset * dy.sh + shift * b.vw, o * g.cg * area + kh * g.kw + tap)
-                        for o in range(g.og) for kh, offset in h_taps]
+                        for kh, offset in h_taps for o in range(g.og)]
+            along_h = _ranges(lambda j, t: 0 <= j + h_taps[t][1] < g.oh, (rows, len(h_taps))) * g.og
+            along_w = _ranges(lambda j, t: 0 <= j + w_taps[t][1] < g.ow, (cols, len(w_taps)))
             m = {"m_n": 0, "m_c": 0, "m_h": 0, "m_w": 0}
             if mask:
                 m = {"m_n": mask.sn, "m_c": mask.sc, "m_h": g.stride[0] * mask.sh, "m_w": g.stride[1] * b.vw}
             b.emit("conv_lanes_n", float(dy.images * g.c * rows * cols) * len(runs) * run_len, x=dy.at(), w=w.at(),
                    bias=None, mask=mask.at(h0 * mask.sh + w0 * b.vw) if mask else None,
                    y=dx.at(h0 * dx.sh + w0 * b.vw), runs=b.constant(np.array(runs, np.int64)).at(), panels=panels,
-                   n=dy.n, oh=rows, ow=cols, nruns=len(runs), run_len=run_len,
+                   rows=b.constant(along_h).at(), cols=b.constant(along_w).at(), n=dy.n, oh=rows, ow=cols, nruns=len(runs), run_len=run_len,
                    x_step=-(step * g.dilation[1] // g.stride[1]) * b.vw, w_step=step, w_m=area, npanels=g.groups,
                    x_n=dy.sn, x_h=dy.sh, x_w=b.vw, y_n=dx.sn, y_c=dx.sc, y_h=g.stride[0] * dx.sh,
                    y_w=g.stride[1] * b.vw, **m, act=0)
@@ -162,9 +185,14 @@ def _lower_weight_n(b, g, x, dy, dw):
     items = -(-g.o // 2) * len(runs)
     slots = 1 if items >= SLOT_ITEMS else max(1, min(dy.n * g.oh, 8))
     target = dw if slots == 1 else b.scratch(slots * dw.floats)
+    rows = None
+    if any(g.x_halo()) and g.kh * g.kw > 1:
+        start = -g.pads[0]
+        taps = _ranges(lambda t, o: 0 <= start + o * g.stride[0] + t * g.dilation[0] < g.h, (g.kh, g.oh))
+        rows = b.constant(np.repeat(taps, g.cg, axis=0)).at()
     b.emit("wgrad_lanes_n", g.macs, x=_window_origin(g, x, b.vw), dy=dy.at(), dw=target.at(),
            runs=b.constant(np.array(runs, np.int64)).at(), panels=b.constant(np.array(panels, np.int64)).at(),
-           n=x.n, oh=g.oh, ow=g.ow, nruns=len(runs), run_len=run_len, x_step=x_step, w_step=1,
+           rows=rows, n=x.n, oh=g.oh, ow=g.ow, nruns=len(runs), run_len=run_len, x_step=x_step, w_step=1,
            w_m=g.cg * g.kh * g.kw, npanels=len(panels), slots=slots, dw_size=dw.floats, x_n=x.sn,
            x_h=g.stride[0] * x.sh, x_w=g.stride[1] * b.vw, **dy.strides("y"), y_w=b.vw)
     if slots > 1:

@@ -29,7 +29,7 @@ def emit_linear_n(b, x, w, bias, mask, y, k, w_step, w_m, outs, act):
     panels = b.constant(np.array([[0, 0, 0, outs]], np.int64))
     m = {"m_n": 0, "m_c": mask.sc if mask else 0, "m_h": 0, "m_w": mask.sn if mask else 0}
     b.emit("conv_lanes_n", float(x.images) * k * outs, x=x.at(), w=w.at(), bias=bias.at() if bias else None,
-           mask=mask.at() if mask else None, y=y.at(), runs=runs.at(), panels=panels.at(), n=1, oh=1, ow=x.n, nruns=1,
+           mask=mask.at() if mask else None, y=y.at(), runs=runs.at(), panels=panels.at(), rows=None, cols=None, n=1, oh=1, ow=x.n, nruns=1,
            run_len=k, x_step=b.vw, w_step=w_step, w_m=w_m, npanels=1, x_n=0, x_h=0, x_w=x.sn, y_n=0, y_c=y.sc, y_h=0,
            y_w=y.sn, **m, act=act)
 
@@ -124,7 +124,7 @@ class LinearWeight(Op):
             dw = b.out(node.outputs[0], PLAIN)
             b.emit("wgrad_lanes_n", float(n) * k * outs, x=x.at(), dy=dy.at(), dw=dw.at(),
                    runs=b.constant(np.zeros((1, 2), np.int64)).at(),
-                   panels=b.constant(np.array([[0, 0, 0, outs]], np.int64)).at(), n=1, oh=1, ow=x.n, nruns=1,
+                   panels=b.constant(np.array([[0, 0, 0, outs]], np.int64)).at(), rows=None, n=1, oh=1, ow=x.n, nruns=1,
                    run_len=k, x_step=b.vw, w_step=1, w_m=k, npanels=1, slots=1, dw_size=outs * k, x_n=0, x_h=0,
                    x_w=x.sn, y_n=0, y_c=dy.sc, y_h=0, y_w=dy.sn)
         else:

@@ -1,0 +1,135 @@
+/* Weight gradient with images in the lanes: tiles of m output channels x k run elements, summed lane by lane over the
+ * pixels of one block of images after the other, and over the lanes at the end. */
+#include "tile_n.h"
+#include "transpose.h"
+
+#define WGRAD_N_BUFFER 512 /* vectors of partial sums that a thread keeps */
+
+/* Per quad of lanes: the sums of a, b, c and d. Pairwise, in an order that is the same for every call. */
+INLINE quad sum_four(vec a, vec b, vec c, vec d) {
+    vec ab = UNPACK_LOW(a, b) + UNPACK_HIGH(a, b), cd = UNPACK_LOW(c, d) + UNPACK_HIGH(c, d);
+    vec sum = PAIRS_LOW(ab, cd) + PAIRS_HIGH(ab, cd);
+#if VW == 4
+    return sum;
+#elif VW == 8
+    return __builtin_shufflevector(sum, sum, 0, 1, 2, 3) + __builtin_shufflevector(sum, sum, 4, 5, 6, 7);
+#else
+    return (__builtin_shufflevector(sum, sum, 0, 1, 2, 3) + __builtin_shufflevector(sum, sum, 4, 5, 6, 7)) +
+           (__builtin_shufflevector(sum, sum, 8, 9, 10, 11) + __builtin_shufflevector(sum, sum, 12, 13, 14, 15));
+#endif
+}
+
+typedef void (*wgrad_n_tile)(const fc_wgrad_lanes_n_args *a, const float *x, const float *dy, int64_t rows, vec *sums,
+                             int64_t stride);
+
+/* sums[m * stride + k] += x * dy over `rows` rows of pixels; m and k are literals. */
+INLINE void wgrad_n_body(const int m, const int k, const fc_wgrad_lanes_n_args *a, const float *x, const float *dy,
+                         int64_t rows, vec *sums, int64_t stride) {
+    vec acc[TILE_N_ROWS][TILE_N_COLS];
+#pragma GCC unroll 6
+    for (int j = 0; j < k; j++)
+#pragma GCC unroll 8
+        for (int i = 0; i < m; i++) acc[i][j] = sums[i * stride + j];
+    const int64_t x_step = a->x_step, x_w = a->x_w, y_c = a->y_c, y_w = a->y_w;
+    for (int64_t row = 0; row < rows; row++, x += a->x_h, dy += a->y_h) {
+        const float *xp = x, *dp[(TILE_N_ROWS + 2) / 3];
+#pragma GCC unroll 3
+        for (int i = 0; i < m; i += 3) dp[i / 3] = dy + i * y_c;
+        for (int64_t ow = a->ow; ow > 0; ow--) {
+            vec v[TILE_N_COLS];
+#pragma GCC unroll 6
+            for (int j = 0; j < k; j++) v[j] = vload(xp + j * x_step);
+#pragma GCC unroll 8
+            for (int i = 0; i < m; i++) {
+                vec d = vload(dp[i / 3] + i % 3 * y_c);
+#pragma GCC unroll 6
+                for (int j = 0; j < k; j++) acc[i][j] += d * v[j];
+            }
+            xp += x_w;
+#pragma GCC unroll 3
+            for (int i = 0; i < m; i += 3) dp[i / 3] += y_w;
+        }
+    }
+#pragma GCC unroll 6
+    for (int j = 0; j < k; j++)
+#pragma GCC unroll 8
+        for (int i = 0; i < m; i++) sums[i * stride + j] = acc[i][j];
+}
+
+#define WGRAD_N_TILE(m, k)                                                                                         \
+    static void wgrad_n_##m##_##k(const fc_wgrad_lanes_n_args *a, const float *x, const float *dy, int64_t rows, \
+                                  vec *sums, int64_t stride) {                                                     \
+        if (TILE_N_FITS(m, k)) wgrad_n_body(m, k, a, x, dy, rows, sums, stride);                                   \
+    }
+TILES_N(WGRAD_N_TILE)
+#define WGRAD_N_ENTRY(m, k) TILE_N_ENTRY(wgrad_n, m, k)
+static const wgrad_n_tile wgrad_n_tiles[TILE_N_ROWS][TILE_N_COLS] = {TILES_N(WGRAD_N_ENTRY)};
+
+/* Elements [first, last) of the flat list of run elements, for channels [c, c + m) of a panel and one slot. */
+INLINE void wgrad_n_item(const fc_wgrad_lanes_n_args *a, const int64_t *panel, int64_t slot, int64_t c, int64_t m,
+                         int64_t first, int64_t last, int64_t k_tiles) {
+    vec sums[WGRAD_N_BUFFER];
+    int64_t begin = slot * a->n * a->oh / a->slots, end = (slot + 1) * a->n * a->oh / a->slots;
+    int64_t count = last - first;
+    for (int64_t i = 0; i < count * m; i++) sums[i] = (vec){0};
+    for (int64_t row = begin; row < end;) { /* one block of images at a time: its x and dy stay in the cache */
+        int64_t n = row / a->oh, stop = (n + 1) * a->oh < end ? (n + 1) * a->oh : end;
+        for (int64_t at = first; at < last;) {
+            int64_t run = at / a->run_len, i = at % a->run_len, tile = 0;
+            while (tile_n_start(a->run_len, k_tiles, tile + 1) <= i) tile++;
+            for (; tile < k_tiles && at < last; tile++) {
+                int64_t k = tile_n_start(a->run_len, k_tiles, tile + 1) - tile_n_start(a->run_len, k_tiles, tile);
+                int64_t low = a->rows ? n * a->oh + a->rows[2 * run] : row, high = a->rows ? n * a->oh + a->rows[2 * run + 1] : stop;
+                if (low < row) low = row;
+                if (high > stop) high = stop;
+                const float *x = a->x + n * a->x_n + panel[0] + a->runs[2 * run] + (at % a->run_len) * a->x_step +
+                                 (low - n * a->oh) * a->x_h;
+                const float *dy = a->dy + n * a->y_n + (panel[2] + c) * a->y_c + (low - n * a->oh) * a->y_h;
+                if (high > low) wgrad_n_tiles[m - 1][k - 1](a, x, dy, high - low, sums + (at - first), count);
+                at += k;
+            }
+        }
+        row = stop;
+    }
+    float *dw = a->dw + slot * a->dw_size + panel[1] + c * a->w_m;
+    for (int64_t at = first; at < last;) { /* four elements of one run at a time */
+        int64_t run = at / a->run_len, i = at % a->run_len, left = a->run_len - i < last - at ? a->run_len - i : last - at;
+        for (; left > 0; left -= 4, at += 4, i += 4) {
+            const vec *s = sums + (at - first);
+            float *out = dw + a->runs[2 * run + 1] + i * a->w_step;
+            for (int64_t j = 0; j < m; j++, s += count, out += a->w_m) {
+                if (left >= 4 && a->w_step == 1) {
+                    *(quad_u *)out = sum_four(s[0], s[1], s[2], s[3]);
+                } else {
+                    vec zero = {0};
+                    quad q = sum_four(s[0], left > 1 ? s[1] : zero, left > 2 ? s[2] : zero, left > 3 ? s[3] : zero);
+                    for (int64_t e = 0; e < 4 && e < left; e++) out[e * a->w_step] = q[e];
+                }
+            }
+        }
+        at += left; /* the last four may have been fewer */
+    }
+}
+
+FC_DEFINE(wgrad_lanes_n) {
+    for (int64_t p = 0; p < a->npanels; p++) {
+        const int64_t *panel = a->panels + 4 * p;
+        int64_t m_tiles, k_tiles, lo, hi;
+        tile_n_choose(panel[3], a->run_len, &m_tiles, &k_tiles);
+        int64_t m_most = (panel[3] + m_tiles - 1) / m_tiles;
+        /* a chunk: whole k tiles, as many as the buffer holds and as leave some tens of items to share */
+        int64_t k_all = a->nruns * k_tiles, k_most = (a->run_len + k_tiles - 1) / k_tiles;
+        int64_t per_chunk = WGRAD_N_BUFFER / (m_most * k_most), wanted = k_all * m_tiles * a->slots / 64 + 1;
+        if (per_chunk > wanted) per_chunk = wanted;
+        int64_t chunks = (k_all + per_chunk - 1) / per_chunk;
+        share(a->slots * m_tiles * chunks, ith, nth, &lo, &hi);
+        for (int64_t item = lo; item < hi; item++) {
+            int64_t chunk = item % chunks, tile = item / chunks % m_tiles, slot = item / chunks / m_tiles;
+            int64_t c = tile_n_start(panel[3], m_tiles, tile), t0 = k_all * chunk / chunks;
+            int64_t t1 = k_all * (chunk + 1) / chunks;
+            int64_t first = t0 / k_tiles * a->run_len + tile_n_start(a->run_len, k_tiles, t0 % k_tiles);
+            int64_t last = t1 / k_tiles * a->run_len + tile_n_start(a->run_len, k_tiles, t1 % k_tiles);
+            wgrad_n_item(a, panel, slot, c, tile_n_start(panel[3], m_tiles, tile + 1) - c, first, last, k_tiles);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+"""Containers of modules."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from fastcnn.nn.module import Module
+from fastcnn.nn.registry import build, describe, register
+
+
+@register
+class Sequential(Module):
+    """Modules called one after the other: Sequential(a, b, ...) or Sequential(OrderedDict(name=module, ...)).
+
+    Children are named "0", "1", ... or by the dict's keys. Indexing gives a module, slicing a Sequential that shares
+    its modules. TypeError for anything that is not a module, IndexError past the end.
+    """
+
+    _modules: dict[str, Any]
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__()
+        if len(args) == 1 and isinstance(args[0], dict):
+            items: Iterable[tuple[str, Any]] = args[0].items()
+        else:
+            items = ((str(index), module) for index, module in enumerate(args))
+        for name, module in items:
+            self._put(name, module)
+
+    def _put(self, name: str, module: Any) -> None:
+        if not isinstance(module, Module):
+            raise TypeError(
+                f"Sequential: child {name!r} must be a fastcnn Module, got {type(module).__name__}"
+            )
+        if not isinstance(name, str) or not name or "." in name:
+            raise ValueError(f"Sequential: a child's name must be text without a dot, got {name!r}")
+        if name not in self._modules and hasattr(self, name):
+            raise ValueError(f"Sequential: {name!r} is an attribute already, choose another name")
+        setattr(self, name, module)
+
+    def _name(self, index: int) -> str:
+        names = list(self._modules)
+        if not -len(names) <= index < len(names):
+            raise IndexError(f"Sequential: index {index} is out of range for {len(names)} modules")
+        return names[index]
+
+    def _rename(self, modules: Iterable[Module]) -> None:
+        """Replace all children by these, named "0", "1", ..."""
+        modules = list(modules)
+        for name in list(self._modules):
+            delattr(self, name)
+        for index, module in enumerate(modules):
+            self._put(str(index), module)
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return type(self)(OrderedDict(list(self._modules.items())[index]))
+        return self._modules[self._name(index)]
+
+    def __setitem__(self, index: int, module: Module) -> None:
+        self._put(self._name(index), module)
+
+    def __delitem__(self, index: int | slice) -> None:
+        names = list(self._modules)
+        for name in names[index] if isinstance(index, slice) else [self._name(index)]:
+            delattr(self, name)
+        if names == [str(i) for i in range(len(names))]:  # keep numbered children numbered
+            self._rename(self)
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(list(self._modules.values()))
+
+    def append(self, module: Module) -> Sequential:
+        """Add a module at the end; returns self."""
+        self._put(str(len(self)), module)
+        return self
+
+    def extend(self, modules: Iterable[Module]) -> Sequential:
+        """Add modules at the end; returns self."""
+        for module in list(modules):
+            self.append(module)
+        return self
+
+    def insert(self, index: int, module: Module) -> Sequential:
+        """Put a module before position `index`; children become numbered; returns self."""
+        modules = list(self)
+        modules.insert(index, module)
+        self._rename(modules)
+        return self
+
+    def forward(self, x: Any) -> Any:
+        """x: what the first module takes."""
+        for module in self._modules.values():
+            x = module(x)
+        return x
+
+    def config(self) -> dict[str, Any]:
+        """{"modules": [[name, described module], ...]}, JSON-able."""
+        return {"modules": [[name, describe(module)] for name, module in self._modules.items()]}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], depth: int = 0) -> Sequential:
+        """The container that config() described; ValueError when malformed."""
+        items = config.get("modules")
+        if set(config) != {"modules"} or not isinstance(items, list):
+            raise ValueError('architecture: Sequential needs {"modules": [[name, module], ...]}')
+        sequential = cls()
+        for item in items:
+            if not isinstance(item, (list, tuple)) or len(item) != 2:
+                raise ValueError("architecture: a child of Sequential must be [name, module]")
+            if item[0] in sequential._modules:
+                raise ValueError(f"architecture: Sequential has two children named {item[0]!r}")
+            sequential._put(item[0], build(item[1], depth + 1))
+        return sequential

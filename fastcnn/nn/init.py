@@ -1,0 +1,133 @@
+"""Filling parameters with starting values, in place; PyTorch's names and formulas.
+
+Every function takes a Parameter or a float32 array, writes into it and returns it. Random numbers come from
+fastcnn.random.generator(), which fastcnn.manual_seed resets.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import numpy as np
+
+from fastcnn.random import generator
+
+T = TypeVar("T")
+_state = threading.local()
+
+
+@contextmanager
+def skip() -> Iterator[None]:
+    """Within this context layers leave their parameters at zero and draw nothing (for weights to be loaded)."""
+    before = skipping()
+    _state.skipping = True
+    try:
+        yield
+    finally:
+        _state.skipping = before
+
+
+def skipping() -> bool:
+    """Whether this thread is inside `skip()`."""
+    return getattr(_state, "skipping", False)
+
+
+def _array(tensor: Any) -> np.ndarray:
+    return tensor if isinstance(tensor, np.ndarray) else tensor.data
+
+
+def fans(tensor: Any) -> tuple[int, int]:
+    """(fan_in, fan_out) of a weight of shape (out, in, ...); ValueError below two dimensions."""
+    shape = tuple(tensor.shape)
+    if len(shape) < 2:
+        raise ValueError(f"init: fan in and fan out need a weight of at least 2 dimensions, got {shape}")
+    taps = math.prod(shape[2:])
+    return shape[1] * taps, shape[0] * taps
+
+
+def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
+    """The factor that keeps the variance through a nonlinearity; `param` is leaky_relu's slope."""
+    fixed = {"linear": 1.0, "conv2d": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 0.75}
+    if nonlinearity in fixed:
+        return fixed[nonlinearity]
+    if nonlinearity == "leaky_relu":
+        slope = 0.01 if param is None else float(param)
+        return math.sqrt(2 / (1 + slope * slope))
+    raise ValueError(f"init: unknown nonlinearity {nonlinearity!r}; known are leaky_relu, {', '.join(fixed)}")
+
+
+def uniform_(tensor: T, a: float = 0.0, b: float = 1.0) -> T:
+    """Uniform in [a, b)."""
+    array = _array(tensor)
+    array[...] = a + (b - a) * generator().random(array.shape, dtype=np.float32)
+    return tensor
+
+
+def normal_(tensor: T, mean: float = 0.0, std: float = 1.0) -> T:
+    """Normal with this mean and standard deviation."""
+    array = _array(tensor)
+    array[...] = mean + std * generator().standard_normal(array.shape, dtype=np.float32)
+    return tensor
+
+
+def constant_(tensor: T, val: float) -> T:
+    """Every element `val`."""
+    _array(tensor)[...] = val
+    return tensor
+
+
+def zeros_(tensor: T) -> T:
+    """Every element 0."""
+    return constant_(tensor, 0.0)
+
+
+def ones_(tensor: T) -> T:
+    """Every element 1."""
+    return constant_(tensor, 1.0)
+
+
+def _kaiming_std(tensor: Any, a: float, mode: str, nonlinearity: str) -> float:
+    if mode not in ("fan_in", "fan_out"):
+        raise ValueError(f"init: mode must be 'fan_in' or 'fan_out', got {mode!r}")
+    fan = fans(tensor)[mode == "fan_out"]
+    return calculate_gain(nonlinearity, a) / math.sqrt(max(fan, 1))
+
+
+def kaiming_uniform_(
+    tensor: T, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu"
+) -> T:
+    """He initialisation, uniform: variance gain^2 / fan (He et al. 2015, arXiv:1502.01852)."""
+    bound = math.sqrt(3) * _kaiming_std(tensor, a, mode, nonlinearity)
+    return uniform_(tensor, -bound, bound)
+
+
+def kaiming_normal_(
+    tensor: T, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu"
+) -> T:
+    """He initialisation, normal: variance gain^2 / fan (He et al. 2015, arXiv:1502.01852)."""
+    return normal_(tensor, 0.0, _kaiming_std(tensor, a, mode, nonlinearity))
+
+
+def xavier_uniform_(tensor: T, gain: float = 1.0) -> T:
+    """Glorot initialisation, uniform: variance 2 gain^2 / (fan_in + fan_out) (Glorot and Bengio 2010)."""
+    bound = gain * math.sqrt(6 / max(sum(fans(tensor)), 1))
+    return uniform_(tensor, -bound, bound)
+
+
+def xavier_normal_(tensor: T, gain: float = 1.0) -> T:
+    """Glorot initialisation, normal: variance 2 gain^2 / (fan_in + fan_out) (Glorot and Bengio 2010)."""
+    return normal_(tensor, 0.0, gain * math.sqrt(2 / max(sum(fans(tensor)), 1)))
+
+
+def reset(weight: Any, bias: Any) -> None:
+    """PyTorch's start of a convolution or linear layer: both uniform in +-1/sqrt(fan_in)."""
+    if skipping():
+        return
+    kaiming_uniform_(weight, a=math.sqrt(5))
+    if bias is not None:
+        bound = 1 / math.sqrt(max(fans(weight)[0], 1))
+        uniform_(bias, -bound, bound)

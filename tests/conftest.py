@@ -1,0 +1,36 @@
+"""What every test shares: the right fastcnn on sys.path, markers, hypothesis settings."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# `python -m pytest` puts the source tree first on sys.path. Unless it was built in place, it has no compiled module
+# and would hide the installed package.
+if not list((ROOT / "fastcnn").glob("_core*.so")):
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
+
+try:
+    import hypothesis
+except ImportError:
+    pass
+else:
+    hypothesis.settings.register_profile("fastcnn", deadline=None, derandomize=bool(os.environ.get("CI")))
+    hypothesis.settings.load_profile("fastcnn")
+
+
+def pytest_collection_modifyitems(items):
+    """test_tiny.py is the quick set; slow tests run last."""
+    for item in items:
+        if item.path.name == "test_tiny.py":
+            item.add_marker(pytest.mark.quick)
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+@pytest.fixture(scope="session")
+def root():
+    """The source tree."""
+    return ROOT
