@@ -5,6 +5,7 @@
 #include <string.h>
 
 #define FC_PTR(type, name) {#name, 'p'},
+#define FC_OPT(type, name) {#name, 'o'},
 #define FC_INT(name) {#name, 'i'},
 #define FC_NUM(name) {#name, 'd'},
 #define FC_KERNEL(name, ...) static const fc_field fields_##name[] = {__VA_ARGS__};

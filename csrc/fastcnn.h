@@ -14,6 +14,7 @@ enum { FC_ADD, FC_SUB, FC_MUL, FC_DIV };
 
 /* One argument struct per kernel: struct fc_<name>_args. */
 #define FC_PTR(type, name) type *name;
+#define FC_OPT(type, name) type *name;
 #define FC_INT(name) int64_t name;
 #define FC_NUM(name) double name;
 #define FC_KERNEL(name, ...) \
@@ -23,6 +24,7 @@ enum { FC_ADD, FC_SUB, FC_MUL, FC_DIV };
 #include "kernels.def"
 #undef FC_KERNEL
 #undef FC_PTR
+#undef FC_OPT
 #undef FC_INT
 #undef FC_NUM
 
@@ -44,7 +46,7 @@ typedef struct {
 
 typedef struct {
     const char *name;
-    char kind; /* 'p' pointer, 'i' int64, 'd' double */
+    char kind; /* 'p' pointer, 'o' pointer or NULL, 'i' int64, 'd' double */
 } fc_field;
 
 typedef struct {

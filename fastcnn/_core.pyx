@@ -109,6 +109,13 @@ def aligned_array(shape, dtype=np.float32):
     return raw[start:start + count * dtype.itemsize].view(dtype).reshape(shape)
 
 
+cdef _check_fields(str kernel, dict layout, dict fields):
+    missing = [n for n, (_, kind) in layout.items() if kind != "o" and fields.get(n) is None]
+    unknown = sorted(fields.keys() - layout.keys())
+    if missing or unknown:
+        raise TypeError(f"{kernel}: missing {missing}, unknown {unknown}")
+
+
 cdef class Arena:
     """Working memory of one or more plans, and the lock under which they run."""
 
@@ -208,12 +215,10 @@ cdef class Plan:
     def add(self, str kernel, int64_t threads, dict fields) -> int:
         """Append a step: every field of the kernel's contract, pointers as (base, byte offset) or None."""
         index, layout = KERNELS[kernel]
-        if fields.keys() != layout.keys():
-            raise TypeError(f"{kernel}: missing {sorted(layout.keys() - fields.keys())}, "
-                            f"unknown {sorted(fields.keys() - layout.keys())}")
+        _check_fields(kernel, layout, fields)
         blob = np.zeros(len(layout), np.int64)
         for name, (position, kind) in layout.items():
-            value = fields[name]
+            value = fields.get(name)
             if kind == "i":
                 blob[position] = value
             elif kind == "d":
@@ -297,15 +302,13 @@ cdef class Plan:
 def run_kernel(str kernel, int threads=1, **fields) -> None:
     """Run one kernel once; pointer fields are C-contiguous arrays (or None)."""
     index, layout = KERNELS[kernel]
-    if fields.keys() != layout.keys():
-        raise TypeError(f"{kernel}: missing {sorted(layout.keys() - fields.keys())}, "
-                        f"unknown {sorted(fields.keys() - layout.keys())}")
+    _check_fields(kernel, layout, fields)
     cdef fc_step step
     cdef cnp.ndarray blob = np.zeros(len(layout), np.int64)
     cdef int64_t *slot = <int64_t *>cnp.PyArray_DATA(blob)
     cdef int64_t position
     for name, (position, kind) in layout.items():
-        value = fields[name]
+        value = fields.get(name)
         if kind == "i":
             slot[position] = value
         elif kind == "d":

@@ -92,7 +92,7 @@ FC_DEFINE(conv_lanes_n) {
     for (int64_t p = 0; p < a->npanels; p++) {
         const int64_t *panel = a->panels + 4 * p;
         int64_t tiles, col_tiles, lo, hi;
-        tile_n_choose(panel[3], a->ow, &tiles, &col_tiles);
+        tile_n_choose(panel[3], a->ow, 1, &tiles, &col_tiles);
         share(rows * tiles, ith, nth, &lo, &hi);
         for (int64_t at = lo; at < hi;) {
             int64_t row = at / tiles, first = at % tiles, last = hi - row * tiles < tiles ? hi - row * tiles : tiles;

@@ -21,9 +21,41 @@ INLINE void max_take(vec *best, ivec *where, vec v, int32_t position) {
     *where = (ivec)vselect(take, (vec)iset(position), (vec)*where);
 }
 
+/* A row of windows that all lie inside the input; kh and kw may be literals. */
+INLINE void max_pool_inside(const fc_max_pool_args *a, int64_t kh, int64_t kw, const float *x, float *y, int32_t *idx,
+                            int32_t position) {
+    for (int64_t ow = 0; ow < a->ow; ow++, x += a->stride_w * VW, position += (int32_t)a->stride_w) {
+        vec best = vload(x);
+        ivec where = iset(position);
+        for (int64_t i = 0; i < kh; i++)
+            for (int64_t j = i == 0; j < kw; j++) {
+                vec v = vload(x + i * a->x_h + j * VW);
+                if (idx)
+                    max_take(&best, &where, v, position + (int32_t)(i * a->w + j));
+                else
+                    best = vselect((ivec)(v > best) | (ivec)(v != v), v, best);
+            }
+        vstore(y + ow * VW, best);
+        if (idx) istore(idx + ow * VW, where);
+    }
+}
+
 FC_DEFINE(max_pool) {
     int64_t lo, hi;
     share(a->n * a->c * a->oh, ith, nth, &lo, &hi);
+    int inside = !a->pad_h && !a->pad_w && a->dil_h == 1 && a->dil_w == 1 &&
+                 (a->oh - 1) * a->stride_h + a->kh <= a->h && (a->ow - 1) * a->stride_w + a->kw <= a->w;
+    for (int64_t row = lo; inside && row < hi; row++) {
+        int64_t oh = row % a->oh, c = row / a->oh % a->c, n = row / a->oh / a->c;
+        const float *x = a->x + n * a->x_n + c * a->x_c + oh * a->stride_h * a->x_h;
+        float *y = a->y + n * a->y_n + c * a->y_c + oh * a->y_h;
+        int32_t *idx = a->idx ? a->idx + row * a->ow * VW : NULL, position = (int32_t)(oh * a->stride_h * a->w);
+        if (a->kh == 2 && a->kw == 2)
+            max_pool_inside(a, 2, 2, x, y, idx, position);
+        else
+            max_pool_inside(a, a->kh, a->kw, x, y, idx, position);
+    }
+    if (inside) return;
     for (int64_t row = lo; row < hi; row++) {
         int64_t oh = row % a->oh, c = row / a->oh % a->c, n = row / a->oh / a->c;
         const float *x = a->x + n * a->x_n + c * a->x_c;
@@ -52,8 +84,43 @@ INLINE int64_t window_of(int64_t at, int64_t k, int64_t stride, int64_t pad, int
     return from < 0 || from % stride || from / stride >= windows ? -1 : from / stride;
 }
 
+/* Windows side by side, none outside the input: each pixel has at most one window, so dx is written once. */
+INLINE void max_pool_bwd_apart(const fc_max_pool_bwd_args *a, int64_t kh, int64_t kw, int64_t n, int64_t c, int64_t oh) {
+    const float *dy = a->dy + n * a->y_n + c * a->y_c + oh * a->y_h;
+    const float *mask = a->mask ? a->mask + n * a->m_n + c * a->m_c + oh * a->m_h : NULL;
+    const int32_t *idx = a->idx + ((n * a->c + c) * a->oh + oh) * a->ow * VW;
+    float *dx = a->dx + n * a->x_n + c * a->x_c + oh * kh * a->x_h;
+    int32_t position = (int32_t)(oh * kh * a->w);
+    for (int64_t ow = 0; ow < a->ow; ow++, position += (int32_t)kw) {
+        vec d = vload(dy + ow * VW);
+        if (mask) d = vmask(d, vload(mask + ow * VW));
+        ivec where = iload(idx + ow * VW);
+        for (int64_t i = 0; i < kh; i++)
+            for (int64_t j = 0; j < kw; j++) {
+                ivec here = (ivec)(where == iset(position + (int32_t)(i * a->w + j)));
+                vstore(dx + i * a->x_h + (ow * kw + j) * VW, (vec)((ivec)d & here));
+            }
+    }
+    for (int64_t i = 0; i < kh; i++)
+        for (int64_t iw = a->ow * kw; iw < a->w; iw++) vstore(dx + i * a->x_h + iw * VW, (vec){0});
+    for (int64_t ih = a->oh * kh; oh == a->oh - 1 && ih < a->h; ih++)
+        for (int64_t iw = 0; iw < a->w; iw++) vstore(dx + (ih - oh * kh) * a->x_h + iw * VW, (vec){0});
+}
+
 FC_DEFINE(max_pool_bwd) {
     int64_t lo, hi;
+    if (!a->pad_h && !a->pad_w && a->dil_h == 1 && a->dil_w == 1 && a->stride_h == a->kh && a->stride_w == a->kw &&
+        a->oh * a->kh <= a->h && a->ow * a->kw <= a->w) {
+        share(a->n * a->c * a->oh, ith, nth, &lo, &hi);
+        for (int64_t row = lo; row < hi; row++) {
+            int64_t oh = row % a->oh, c = row / a->oh % a->c, n = row / a->oh / a->c;
+            if (a->kh == 2 && a->kw == 2)
+                max_pool_bwd_apart(a, 2, 2, n, c, oh);
+            else
+                max_pool_bwd_apart(a, a->kh, a->kw, n, c, oh);
+        }
+        return;
+    }
     share(a->n * a->c * a->h, ith, nth, &lo, &hi);
     for (int64_t row = lo; row < hi; row++) {
         int64_t ih = row % a->h, c = row / a->h % a->c, n = row / a->h / a->c;

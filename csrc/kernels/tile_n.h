@@ -17,23 +17,25 @@
     TILES_N_OF(DEFINE, 6) TILES_N_OF(DEFINE, 7) TILES_N_OF(DEFINE, 8)
 #define TILE_N_ENTRY(fn, rows, cols) [rows - 1][cols - 1] = TILE_N_FITS(rows, cols) ? fn##_##rows##_##cols : 0,
 
-/* Half cycles of one step of a tile: two multiply-adds or two vector loads a cycle, four cycles of latency. */
-INLINE int64_t tile_n_cost(int64_t rows, int64_t cols) {
+/* Half cycles of one step of a tile, fitted to Zen 3: two multiply-adds a cycle with four cycles of latency, a little for
+ * the loads, and more where the vectors (`wide` of them) outnumber the rows that share each. */
+INLINE int64_t tile_n_cost(int64_t rows, int64_t cols, int wide) {
     int64_t work = rows * cols > 8 ? rows * cols : 8;
-    return work > rows + cols + 1 ? work : rows + cols + 1;
+    return work + 2 + (wide && cols >= rows ? cols - rows + 1 : 0);
 }
 
-/* The number of tiles along rows and cols, of nearly equal size, that takes the least time. */
-INLINE void tile_n_choose(int64_t rows, int64_t cols, int64_t *row_tiles, int64_t *col_tiles) {
+/* The number of tiles along rows and cols, of nearly equal size, that takes the least time. wide: wide tiles are slow. */
+INLINE void tile_n_choose(int64_t rows, int64_t cols, int wide, int64_t *row_tiles, int64_t *col_tiles) {
     int64_t best = INT64_MAX;
+    *row_tiles = *col_tiles = 1;
     for (int64_t m = 1; m <= TILE_N_ROWS; m++)
         for (int64_t n = 1; n <= TILE_N_COLS && TILE_N_FITS(m, n); n++) {
             int64_t mt = (rows + m - 1) / m, nt = (cols + n - 1) / n;
             int64_t m_long = rows % mt ? rows % mt : mt, n_long = cols % nt ? cols % nt : nt; /* how many are longer */
             int64_t ml = (rows + mt - 1) / mt, nl = (cols + nt - 1) / nt, ms = rows / mt, ns = cols / nt;
-            int64_t cost = m_long * (n_long * tile_n_cost(ml, nl) + (nt - n_long) * tile_n_cost(ml, ns)) +
-                           (mt - m_long) * (n_long * tile_n_cost(ms, nl) + (nt - n_long) * tile_n_cost(ms, ns));
-            if (cost < best) best = cost, *row_tiles = mt, *col_tiles = nt;
+            int64_t cost = m_long * (n_long * tile_n_cost(ml, nl, wide) + (nt - n_long) * tile_n_cost(ml, ns, wide)) +
+                           (mt - m_long) * (n_long * tile_n_cost(ms, nl, wide) + (nt - n_long) * tile_n_cost(ms, ns, wide));
+            if (cost <= best) best = cost, *row_tiles = mt, *col_tiles = nt;
         }
 }
 

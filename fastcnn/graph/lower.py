@@ -100,6 +100,7 @@ class Builder:
     bound: dict[int, Storage] = field(default_factory=dict)  # symbol id -> where its plain value must end
     storages: list[Storage] = field(default_factory=list)
     constants: dict[bytes, Storage] = field(default_factory=dict)
+    used: set[int] = field(default_factory=set)  # ids of the symbols that some node or the program reads
     seed: Storage | None = None
     node: Node | None = None
     phase: str = "forward"

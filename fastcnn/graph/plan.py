@@ -53,6 +53,7 @@ class Program:
         self._find_targets(nodes)
         layout = passes.choose_layout(nodes, _core.isa()["vw"])
         b = Builder(self.threads, layout, passes.halos(nodes, layout))
+        b.used = {s.id for node in nodes for s in node.inputs} | {s.id for s in roots}
         self.plan = _core.Plan(self.arena)
         self._leaves(b, nodes, roots, grad_arrays)
         for node in nodes:

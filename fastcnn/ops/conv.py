@@ -107,17 +107,19 @@ def geometry(x_shape, w_shape, attrs) -> Geometry:
 # ---- lanes_n: tables over OIHW weights as they are -----------------------------------------------------------------
 
 
-def _forward_runs_n(g: Geometry, x, vw):
-    """Runs and panels of forward and weight gradient; (runs, run_len, x_step, panels)."""
+def _forward_runs_n(g: Geometry, x, vw, across):
+    """(runs, run_len, x_step, w_step, panels); across: long runs over the channels rather than along kernel rows."""
     area = g.kh * g.kw
-    if area == 1:
-        runs, run_len, x_step = [(0, 0)], g.cg, x.sc
+    if g.cg > g.kw and (across or area == 1):  # a run per tap
+        runs = [(kh * g.dilation[0] * x.sh + kw * g.dilation[1] * vw, kh * g.kw + kw)
+                for kh in range(g.kh) for kw in range(g.kw)]
+        run_len, x_step, w_step = g.cg, x.sc, area
     else:
         runs = [(c * x.sc + kh * g.dilation[0] * x.sh, c * area + kh * g.kw)
                 for kh in range(g.kh) for c in range(g.cg)]
-        run_len, x_step = g.kw, vw * g.dilation[1]
+        run_len, x_step, w_step = g.kw, vw * g.dilation[1], 1
     panels = [(i * g.cg * x.sc, i * g.og * g.cg * area, i * g.og, g.og) for i in range(g.groups)]
-    return runs, run_len, x_step, panels
+    return runs, run_len, x_step, w_step, panels
 
 
 def _ranges(valid, count) -> np.ndarray:
@@ -142,14 +144,15 @@ def _window_origin(g: Geometry, x, pixel):
 
 
 def _lower_forward_n(b, g, x, w, bias, y, act):
-    runs, run_len, x_step, panels = _forward_runs_n(g, x, b.vw)
+    padded = any(g.x_halo())
+    runs, run_len, x_step, w_step, panels = _forward_runs_n(g, x, b.vw, across=not padded)
     rows = cols = None
-    if any(g.x_halo()) and g.kh * g.kw > 1:
-        rows = b.constant(_forward_ranges(g, 0) * g.cg).at()
-        cols = b.constant(_forward_ranges(g, 1)).at()
+    if padded:
+        rows = b.constant(_forward_ranges(g, 0) * (len(runs) // g.kh)).at()
+        cols = b.constant(_forward_ranges(g, 1)).at() if run_len == g.kw else None
     b.emit("conv_lanes_n", g.macs, x=_window_origin(g, x, b.vw), w=w.at(), bias=bias.at() if bias else None, mask=None,
            y=y.at(), runs=b.constant(np.array(runs, np.int64)).at(), panels=b.constant(np.array(panels, np.int64)).at(),
-           rows=rows, cols=cols, n=x.n, oh=g.oh, ow=g.ow, nruns=len(runs), run_len=run_len, x_step=x_step, w_step=1,
+           rows=rows, cols=cols, n=x.n, oh=g.oh, ow=g.ow, nruns=len(runs), run_len=run_len, x_step=x_step, w_step=w_step,
            w_m=g.cg * g.kh * g.kw, npanels=len(panels), x_n=x.sn, x_h=g.stride[0] * x.sh, x_w=g.stride[1] * b.vw,
            **y.strides("y"), y_w=b.vw, m_n=0, m_c=0, m_h=0, m_w=0, act=act)
 
@@ -166,6 +169,10 @@ def _lower_data_n(b, g, dy, w, mask, dx):
                 (tap, shift), run_len = w_taps[0], len(w_taps)
                 runs = [(o * dy.sc + offset * dy.sh + shift * b.vw, o * g.cg * area + kh * g.kw + tap)
                         for kh, offset in h_taps for o in range(g.og)]
+            single = len(runs) == g.og and run_len == 1 and not any(g.dy_halo())
+            x_step, w_step = -(step * g.dilation[1] // g.stride[1]) * b.vw, step
+            if single:  # one tap: the run goes over the channels
+                runs, run_len, x_step, w_step = runs[:1], g.og, dy.sc, g.cg * area
             along_h = _ranges(lambda j, t: 0 <= j + h_taps[t][1] < g.oh, (rows, len(h_taps))) * g.og
             along_w = _ranges(lambda j, t: 0 <= j + w_taps[t][1] < g.ow, (cols, len(w_taps)))
             m = {"m_n": 0, "m_c": 0, "m_h": 0, "m_w": 0}
@@ -174,25 +181,26 @@ def _lower_data_n(b, g, dy, w, mask, dx):
             b.emit("conv_lanes_n", float(dy.images * g.c * rows * cols) * len(runs) * run_len, x=dy.at(), w=w.at(),
                    bias=None, mask=mask.at(h0 * mask.sh + w0 * b.vw) if mask else None,
                    y=dx.at(h0 * dx.sh + w0 * b.vw), runs=b.constant(np.array(runs, np.int64)).at(), panels=panels,
-                   rows=b.constant(along_h).at(), cols=b.constant(along_w).at(), n=dy.n, oh=rows, ow=cols, nruns=len(runs), run_len=run_len,
-                   x_step=-(step * g.dilation[1] // g.stride[1]) * b.vw, w_step=step, w_m=area, npanels=g.groups,
+                   rows=None if single else b.constant(along_h).at(),
+                   cols=None if single else b.constant(along_w).at(), n=dy.n, oh=rows, ow=cols, nruns=len(runs), run_len=run_len,
+                   x_step=x_step, w_step=w_step, w_m=area, npanels=g.groups,
                    x_n=dy.sn, x_h=dy.sh, x_w=b.vw, y_n=dx.sn, y_c=dx.sc, y_h=g.stride[0] * dx.sh,
                    y_w=g.stride[1] * b.vw, **m, act=0)
 
 
 def _lower_weight_n(b, g, x, dy, dw):
-    runs, run_len, x_step, panels = _forward_runs_n(g, x, b.vw)
+    runs, run_len, x_step, w_step, panels = _forward_runs_n(g, x, b.vw, across=False)
     items = -(-g.o // 2) * len(runs)
     slots = 1 if items >= SLOT_ITEMS else max(1, min(dy.n * g.oh, 8))
     target = dw if slots == 1 else b.scratch(slots * dw.floats)
     rows = None
-    if any(g.x_halo()) and g.kh * g.kw > 1:
+    if any(g.x_halo()):
         start = -g.pads[0]
         taps = _ranges(lambda t, o: 0 <= start + o * g.stride[0] + t * g.dilation[0] < g.h, (g.kh, g.oh))
-        rows = b.constant(np.repeat(taps, g.cg, axis=0)).at()
+        rows = b.constant(np.repeat(taps, len(runs) // g.kh, axis=0)).at()
     b.emit("wgrad_lanes_n", g.macs, x=_window_origin(g, x, b.vw), dy=dy.at(), dw=target.at(),
            runs=b.constant(np.array(runs, np.int64)).at(), panels=b.constant(np.array(panels, np.int64)).at(),
-           rows=rows, n=x.n, oh=g.oh, ow=g.ow, nruns=len(runs), run_len=run_len, x_step=x_step, w_step=1,
+           rows=rows, n=x.n, oh=g.oh, ow=g.ow, nruns=len(runs), run_len=run_len, x_step=x_step, w_step=w_step,
            w_m=g.cg * g.kh * g.kw, npanels=len(panels), slots=slots, dw_size=dw.floats, x_n=x.sn,
            x_h=g.stride[0] * x.sh, x_w=g.stride[1] * b.vw, **dy.strides("y"), y_w=b.vw)
     if slots > 1:
@@ -271,6 +279,13 @@ def pack_bias(b, bias, o, panels: Panels):
            red=b.constant(np.zeros((1, 2), np.int64)).at(), npanels=panels.count, k=1, width=width,
            lanes_per_group=o, red_per_group=1, s_group=0, s_lane=1, s_red=0)
     return packed
+
+
+def _frame(layout, planar, halo):
+    """(layout, halo) that a convolution reads: the lanes_n kernels leave out the rows above and below the image."""
+    if layout == LANES_N:
+        return LANES_N, (0, 0, *halo[2:])
+    return (PLAIN if planar else LANES_C), halo
 
 
 def planar(g: Geometry) -> bool:
@@ -392,7 +407,7 @@ class Conv2d(Op):
 
     def halo(self, node, layout):
         g = geometry(node.inputs[0].shape, node.inputs[1].shape, node.attrs)
-        return {0: (PLAIN if layout == LANES_C and planar(g) else layout, g.x_halo())}
+        return {0: _frame(layout, planar(g), g.x_halo())}
 
     def lower(self, node, b):
         g = geometry(node.inputs[0].shape, node.inputs[1].shape, node.attrs)
@@ -437,7 +452,7 @@ class Conv2dData(Op):
 
     def halo(self, node, layout):
         g = geometry(node.attrs["shape"], node.inputs[1].shape, node.attrs)
-        return {0: (layout, g.dy_halo())}
+        return {0: _frame(layout, False, g.dy_halo())}
 
     def lower(self, node, b):
         g = geometry(node.attrs["shape"], node.inputs[1].shape, node.attrs)
@@ -466,7 +481,7 @@ class Conv2dWeight(Op):
 
     def halo(self, node, layout):
         g = geometry(node.inputs[0].shape, node.attrs["shape"], node.attrs)
-        return {0: (PLAIN if layout == LANES_C and planar(g) else layout, g.x_halo())}
+        return {0: _frame(layout, planar(g), g.x_halo())}
 
     def lower(self, node, b):
         g = geometry(node.inputs[0].shape, node.attrs["shape"], node.attrs)

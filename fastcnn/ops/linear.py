@@ -119,17 +119,8 @@ class LinearWeight(Op):
 
     def lower(self, node, b):
         (n, k), outs = node.inputs[0].shape, node.inputs[1].shape[1]
-        if b.layout == LANES_N:
-            x, dy = b.get(node.inputs[0], LANES_N), b.get(node.inputs[1], LANES_N)
-            dw = b.out(node.outputs[0], PLAIN)
-            b.emit("wgrad_lanes_n", float(n) * k * outs, x=x.at(), dy=dy.at(), dw=dw.at(),
-                   runs=b.constant(np.zeros((1, 2), np.int64)).at(),
-                   panels=b.constant(np.array([[0, 0, 0, outs]], np.int64)).at(), rows=None, n=1, oh=1, ow=x.n, nruns=1,
-                   run_len=k, x_step=b.vw, w_step=1, w_m=k, npanels=1, slots=1, dw_size=outs * k, x_n=0, x_h=0,
-                   x_w=x.sn, y_n=0, y_c=dy.sc, y_h=0, y_w=dy.sn)
-        else:
-            x, dy = (b.get(s, PLAIN, dense=True) for s in node.inputs)
-            emit_gemm(b, outs, k, n, dy, 1, outs, x, k, 1, b.out(node.outputs[0], PLAIN))
+        x, dy = (b.get(s, PLAIN, dense=True) for s in node.inputs)
+        emit_gemm(b, outs, k, n, dy, 1, outs, x, k, 1, b.out(node.outputs[0], PLAIN))
 
 
 class Matmul(Op):

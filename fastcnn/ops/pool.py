@@ -65,8 +65,8 @@ class MaxPool2d(Op):
     def lower(self, node, b):
         x = b.get(node.inputs[0], blocked(b, node.inputs[0]))
         y = b.out(node.outputs[0], x.layout)
-        idx = b.out(node.outputs[1], x.layout)
-        b.emit("max_pool", y.floats * 4.0, x=x.at(), y=y.at(), idx=idx.at(),
+        idx = b.out(node.outputs[1], x.layout).at() if node.outputs[1].id in b.used else None
+        b.emit("max_pool", y.floats * 4.0, x=x.at(), y=y.at(), idx=idx,
                **_window(node.inputs[0].shape, node.outputs[0].shape, node.attrs, x), **_dilation(node.attrs),
                **x.strides("x"), **y.strides("y"))
 
