@@ -3,7 +3,8 @@
 #include "tile_c.h"
 
 #define WGRAD_C_BLOCK (16 * 1024) /* bytes of dy of a block of rows */
-#define WGRAD_C_UNITS 32          /* units of work that a shape is cut into at least, if it has so many */
+#define WGRAD_C_DW (192 * 1024)   /* bytes of dw that a unit of work keeps in the second-level cache */
+#define WGRAD_C_UNITS 8           /* units that a shape is cut into at least, if it has so many */
 
 typedef void (*wgrad_c_tile)(const fc_wgrad_lanes_c_args *a, const float *x, const float *dy, float *dw, int64_t rows,
                              int fresh);
@@ -46,39 +47,54 @@ TILES(WGRAD_C_TILE)
 #define WGRAD_C_ENTRY(nb, m) TILE_ENTRY(wgrad_c, nb, m)
 static const wgrad_c_tile wgrad_c_tiles[NV_MAX][TILE_MAX] = {TILES(WGRAD_C_ENTRY)};
 
-/* Tiles [first, last) of the panel's runs, `tiles` a run, over the images of a slot. */
-INLINE void wgrad_c_unit(const fc_wgrad_lanes_c_args *a, int64_t slot, int64_t p, int64_t tiles, int64_t first,
+/* Runs [first, last) of panels [begin, end), over the images of a slot. */
+INLINE void wgrad_c_unit(const fc_wgrad_lanes_c_args *a, int64_t slot, int64_t begin, int64_t end, int64_t first,
                          int64_t last) {
-    const int64_t *panel = a->panels + 3 * p, nb = panel[2], width = a->nv * VW;
-    float *dw = a->dw + (slot * a->npanels + p) * a->nruns * a->run_len * width;
-    int64_t block = WGRAD_C_BLOCK / (a->ow * nb * VBYTES), m = a->run_len / tiles, longer = a->run_len % tiles;
+    int64_t width = a->nv * VW, depth = a->nruns * a->run_len, block = WGRAD_C_BLOCK / (a->ow * width * 4);
     if (block < 1) block = 1;
-    if (nb < a->nv) /* the lanes of missing blocks */
-        for (int64_t k = first / tiles * a->run_len; k < (last + tiles - 1) / tiles * a->run_len; k++)
-            for (int64_t v = nb; v < a->nv; v++) vstore(dw + k * width + v * VW, (vec){0});
     int fresh = 1;
     for (int64_t n = slot * a->n / a->slots; n < (slot + 1) * a->n / a->slots; n++)
-        for (int64_t row = 0; row < a->oh; row += block, fresh = 0) {
-            int64_t rows = a->oh - row < block ? a->oh - row : block;
-            const float *x = a->x + n * a->x_n + panel[0] + row * a->x_h;
-            const float *dy = a->dy + n * a->y_n + panel[1] * a->y_c + row * a->y_h;
-            for (int64_t t = first; t < last; t++) {
-                int64_t run = t / tiles, tile = t % tiles, i = tile * m + (tile < longer ? tile : longer);
-                wgrad_c_tiles[nb - 1][m + (tile < longer) - 1](a, x + a->runs[run] + i, dy,
-                                                               dw + (run * a->run_len + i) * width, rows, fresh);
+        for (int64_t row = 0; row < a->oh; row += block, fresh = 0)
+            for (int64_t p = begin; p < end; p++) {
+                const int64_t *panel = a->panels + 3 * p, nb = panel[2];
+                int64_t tiles = (a->run_len + tile_rows(nb) - 1) / tile_rows(nb);
+                int64_t m = a->run_len / tiles, longer = a->run_len % tiles;
+                int64_t rows = a->oh - row < block ? a->oh - row : block;
+                const float *x = a->x + n * a->x_n + panel[0] + row * a->x_h;
+                const float *dy = a->dy + n * a->y_n + panel[1] * a->y_c + row * a->y_h;
+                float *dw = a->dw + (slot * a->npanels + p) * depth * width;
+                for (int64_t k = first * a->run_len; fresh && nb < a->nv && k < last * a->run_len; k++)
+                    for (int64_t v = nb; v < a->nv; v++) vstore(dw + k * width + v * VW, (vec){0});
+                for (int64_t run = first; run < last; run++)
+                    for (int64_t tile = 0; tile < tiles; tile++) {
+                        int64_t i = tile * m + (tile < longer ? tile : longer);
+                        wgrad_c_tiles[nb - 1][m + (tile < longer) - 1](
+                            a, x + a->runs[run] + i, dy, dw + (run * a->run_len + i) * width, rows, fresh);
+                    }
             }
-        }
+}
+
+/* How many groups of panels and of runs: the least reading of x and dy for which a group's part of dw stays in the
+ * second-level cache and there are enough units to share. It depends on the shape alone. */
+INLINE void wgrad_c_groups(const fc_wgrad_lanes_c_args *a, int64_t *panel_groups, int64_t *run_groups) {
+    double x_bytes = 4.0 * a->n * a->x_n, dy_bytes = 4.0 * a->n * a->oh * a->ow * a->npanels * a->nv * VW, best = 0;
+    *panel_groups = a->npanels, *run_groups = a->nruns;
+    for (int64_t pg = 1; pg <= a->npanels; pg++) {
+        int64_t panel_bytes = (a->npanels + pg - 1) / pg * a->nv * VBYTES * a->run_len; /* of dw, per run */
+        int64_t fit = WGRAD_C_DW / panel_bytes > 1 ? WGRAD_C_DW / panel_bytes : 1, rg = (a->nruns + fit - 1) / fit;
+        int64_t enough = (WGRAD_C_UNITS + a->slots * pg - 1) / (a->slots * pg);
+        if (rg < enough) rg = enough < a->nruns ? enough : a->nruns;
+        double cost = pg * x_bytes + rg * dy_bytes;
+        if (pg == 1 || cost < best) best = cost, *panel_groups = pg, *run_groups = rg;
+    }
 }
 
 FC_DEFINE(wgrad_lanes_c) {
-    int64_t lo, hi;
-    int64_t groups = (WGRAD_C_UNITS + a->slots * a->npanels - 1) / (a->slots * a->npanels);
-    if (groups > a->nruns) groups = a->nruns;
-    share(a->slots * a->npanels * groups, ith, nth, &lo, &hi);
+    int64_t lo, hi, pg, rg;
+    wgrad_c_groups(a, &pg, &rg);
+    share(a->slots * pg * rg, ith, nth, &lo, &hi);
     for (int64_t unit = lo; unit < hi; unit++) {
-        int64_t group = unit % groups, p = unit / groups % a->npanels, slot = unit / groups / a->npanels;
-        int64_t most = tile_rows(a->panels[3 * p + 2]), tiles = (a->run_len + most - 1) / most;
-        int64_t first = a->nruns * group / groups, last = a->nruns * (group + 1) / groups;
-        wgrad_c_unit(a, slot, p, tiles, first * tiles, last * tiles);
+        int64_t r = unit % rg, p = unit / rg % pg, slot = unit / rg / pg;
+        wgrad_c_unit(a, slot, a->npanels * p / pg, a->npanels * (p + 1) / pg, a->nruns * r / rg, a->nruns * (r + 1) / rg);
     }
 }
