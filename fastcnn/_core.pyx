@@ -260,7 +260,7 @@ cdef class Plan:
         cdef int64_t position
         cdef cnp.ndarray blob
         for blob, position, offset in self.relocations[base]:
-            (<int64_t *>cnp.PyArray_DATA(blob))[position] = <int64_t>(address + <uintptr_t>offset)
+            (<int64_t *>cnp.PyArray_DATA(blob))[position] = <int64_t>address + <int64_t>offset
 
     def run(self, tuple io, int64_t first, int64_t last, int threads, timings=None) -> None:
         """Run steps [first, last). io: one C-contiguous array per slot. Hold `arena.lock` while calling.

@@ -1,43 +1,68 @@
 /* Weights into panels and back, and the sums that end a gradient. */
 
+#define WEIGHTS_CHUNK 32 /* reduction elements at a time: a panel's part stays in L1 whichever way weights are strided */
+
+/* Where reduction elements k of a panel lie in w (for lane 0), and which lanes [first, last) they join. */
+typedef struct {
+    int64_t at[WEIGHTS_CHUNK], first[WEIGHTS_CHUNK], last[WEIGHTS_CHUNK];
+    int64_t low, high; /* the lanes that every element joins */
+} weights_chunk;
+
+INLINE void weights_find(weights_chunk *c, const int64_t *panel, const int64_t *red, int64_t count, int64_t lanes_per_group,
+                         int64_t red_per_group, int64_t s_group, int64_t s_lane, int64_t s_red) {
+    c->low = 0, c->high = panel[2];
+    for (int64_t k = 0; k < count; k++) {
+        int64_t r = panel[0] + red[2 * k], group = r / red_per_group, first = group * lanes_per_group - panel[1];
+        c->at[k] = group * s_group - first * s_lane + (r - group * red_per_group) * s_red + red[2 * k + 1];
+        c->first[k] = first < 0 ? 0 : first < panel[2] ? first : panel[2];
+        c->last[k] = first + lanes_per_group < panel[2] ? first + lanes_per_group : panel[2];
+        if (c->last[k] < c->first[k]) c->last[k] = c->first[k];
+        if (c->first[k] > c->low) c->low = c->first[k];
+        if (c->last[k] < c->high) c->high = c->last[k];
+    }
+}
+
 FC_DEFINE(pack_weights) {
-    int64_t lo, hi;
-    share(a->npanels * a->k, ith, nth, &lo, &hi);
+    int64_t lo, hi, chunks = (a->k + WEIGHTS_CHUNK - 1) / WEIGHTS_CHUNK;
+    share(a->npanels * chunks, ith, nth, &lo, &hi);
     for (int64_t item = lo; item < hi; item++) {
-        const int64_t *panel = a->panels + item / a->k * 3, *red = a->red + item % a->k * 2;
-        int64_t r = panel[0] + red[0], lane = panel[1], count = panel[2];
-        int64_t group = r / a->red_per_group;
-        float *out = a->out + item * a->width;
-        int64_t first = group * a->lanes_per_group - lane, last = first + a->lanes_per_group;
-        if (first < 0) first = 0;
-        if (last > count) last = count;
-        const float *w = a->w + group * a->s_group + (lane - group * a->lanes_per_group) * a->s_lane +
-                         (r - group * a->red_per_group) * a->s_red + red[1];
-        int64_t j = 0;
-        for (; j < first && j < a->width; j++) out[j] = 0;
-        for (; j < last; j++) out[j] = w[j * a->s_lane];
-        for (; j < a->width; j++) out[j] = 0;
+        int64_t p = item / chunks, k0 = item % chunks * WEIGHTS_CHUNK;
+        int64_t count = a->k - k0 < WEIGHTS_CHUNK ? a->k - k0 : WEIGHTS_CHUNK;
+        weights_chunk c;
+        weights_find(&c, a->panels + 3 * p, a->red + 2 * k0, count, a->lanes_per_group, a->red_per_group, a->s_group,
+                     a->s_lane, a->s_red);
+        float *out = a->out + (p * a->k + k0) * a->width;
+        if (a->s_lane == 1 && c.low == 0 && c.high == a->width) {
+            for (int64_t k = 0; k < count; k++)
+                for (int64_t j = 0; j < a->width; j++) out[k * a->width + j] = a->w[c.at[k] + j];
+            continue;
+        }
+        for (int64_t j = 0; j < a->width; j++)
+            if (j >= c.low && j < c.high)
+                for (int64_t k = 0; k < count; k++) out[k * a->width + j] = a->w[c.at[k] + j * a->s_lane];
+            else
+                for (int64_t k = 0; k < count; k++)
+                    out[k * a->width + j] = j >= c.first[k] && j < c.last[k] ? a->w[c.at[k] + j * a->s_lane] : 0;
     }
 }
 
 FC_DEFINE(unpack_wgrad) {
-    int64_t lo, hi, size = a->npanels * a->k * a->width;
-    share(a->npanels * a->k, ith, nth, &lo, &hi);
+    int64_t lo, hi, size = a->npanels * a->k * a->width, chunks = (a->k + WEIGHTS_CHUNK - 1) / WEIGHTS_CHUNK;
+    share(a->npanels * chunks, ith, nth, &lo, &hi);
     for (int64_t item = lo; item < hi; item++) {
-        const int64_t *panel = a->panels + item / a->k * 3, *red = a->red + item % a->k * 2;
-        int64_t r = panel[0] + red[0], lane = panel[1], count = panel[2];
-        int64_t group = r / a->red_per_group;
-        int64_t first = group * a->lanes_per_group - lane, last = first + a->lanes_per_group;
-        if (first < 0) first = 0;
-        if (last > count) last = count;
-        const float *src = a->src + item * a->width;
-        float *dw = a->dw + group * a->s_group + (lane - group * a->lanes_per_group) * a->s_lane +
-                    (r - group * a->red_per_group) * a->s_red + red[1];
-        for (int64_t j = first; j < last; j++) {
-            float sum = src[j];
-            for (int64_t slot = 1; slot < a->slots; slot++) sum += src[slot * size + j];
-            dw[j * a->s_lane] = sum;
-        }
+        int64_t p = item / chunks, k0 = item % chunks * WEIGHTS_CHUNK;
+        int64_t count = a->k - k0 < WEIGHTS_CHUNK ? a->k - k0 : WEIGHTS_CHUNK;
+        weights_chunk c;
+        weights_find(&c, a->panels + 3 * p, a->red + 2 * k0, count, a->lanes_per_group, a->red_per_group, a->s_group,
+                     a->s_lane, a->s_red);
+        const float *src = a->src + (p * a->k + k0) * a->width;
+        for (int64_t j = 0; j < a->panels[3 * p + 2]; j++)
+            for (int64_t k = 0; k < count; k++) {
+                if (j < c.first[k] || j >= c.last[k]) continue;
+                float sum = src[k * a->width + j];
+                for (int64_t slot = 1; slot < a->slots; slot++) sum += src[slot * size + k * a->width + j];
+                a->dw[c.at[k] + j * a->s_lane] = sum;
+            }
     }
 }
 

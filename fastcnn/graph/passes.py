@@ -8,6 +8,7 @@ from .lower import LANES_C, LANES_N, dims4
 from .trace import Node, Symbol, topological
 
 CACHED_BYTES = 1 << 20  # lanes_n pays while one block of images of a layer's input stays within about a second-level cache
+MANY_CHANNELS = 128  # from here on lanes_c has no remainder to speak of and packed weights are read in fewer streams
 
 
 def run(nodes: list[Node], roots: list[Symbol], forward_ids: set[int]) -> list[Node]:
@@ -73,7 +74,8 @@ def choose_layout(nodes: list[Node], vw: int) -> str:
         return LANES_C
     for node in convolutions:
         n, c, h, w = dims4(node.inputs[0].shape)
-        if n < vw or c * h * w * vw * 4 > CACHED_BYTES:
+        channels = max(c, node.outputs[0].shape[1])
+        if n < vw or channels > MANY_CHANNELS or c * h * w * vw * 4 > CACHED_BYTES:
             return LANES_C
     return LANES_N
 

@@ -254,11 +254,21 @@ def make_panels(b, lanes, lanes_per_group, red_per_group, red_blocks, red_vw, bl
                                              dict(lanes_per_group=lanes_per_group, red_per_group=red_per_group, **group)))
 
 
-def choose_nv(b, lanes, lanes_per_group) -> int:
+def choose_nv(b, lanes, lanes_per_group, pixels) -> int:
+    """Vectors of a panel: the register tiles of nv vectors that fill a row of pixels best; of equals the usual nv."""
     blocks = -(-lanes // b.vw)
     if lanes_per_group < lanes and lanes_per_group % b.vw == 0:
         blocks = lanes_per_group // b.vw
-    return min(b.tile_nv, blocks)
+    accumulators = b.tile_m * b.tile_nv
+
+    def cost(nv):  # register-tile steps per pixel and vector; a tile of fewer than 8 accumulators waits for them
+        rows = accumulators // nv
+        tiles = -(-pixels // rows)
+        longer, short = pixels % tiles, pixels // tiles
+        steps = longer * max(8, (short + 1) * nv) + (tiles - longer) * max(8, short * nv) + 2 * tiles
+        return steps / nv, nv != b.tile_nv
+
+    return min(range(1, min(blocks, b.tile_nv + 1) + 1), key=cost)
 
 
 def pack(b, w, panels: Panels):
@@ -309,7 +319,7 @@ def _forward_panels_c(b, g: Geometry, x, nv):
 
 
 def _lower_forward_c(b, g, x, w, bias, y, act):
-    runs, run_len, panels = _forward_panels_c(b, g, x, choose_nv(b, g.o, g.og))
+    runs, run_len, panels = _forward_panels_c(b, g, x, choose_nv(b, g.o, g.og, g.ow))
     packed = pack(b, w, panels)
     packed_bias = pack_bias(b, bias, g.o, panels) if bias else None
     b.emit("conv_lanes_c", g.macs, x=_window_origin(g, x, x.lanes), w=packed.at(),
@@ -322,7 +332,7 @@ def _lower_forward_c(b, g, x, w, bias, y, act):
 def _lower_data_c(b, g, dy, w, mask, dx):
     area = g.kh * g.kw
     group = dict(s_group=g.og * g.cg * area, s_lane=area, s_red=g.cg * area)
-    nv = choose_nv(b, g.c, g.cg)
+    nv = choose_nv(b, g.c, g.cg, -(-g.w // g.stride[1]))
     for h0, rows, h_taps in g.phases(0):
         for w0, cols, w_taps in g.phases(1):
             taps = []
@@ -350,7 +360,7 @@ def _lower_data_c(b, g, dy, w, mask, dx):
 
 def _lower_weight_c(b, g, x, dy, dw):
     blocks = -(-g.o // b.vw)
-    nv = min(3, blocks) if g.groups == 1 else choose_nv(b, g.o, g.og)
+    nv = min(3, blocks) if g.groups == 1 else choose_nv(b, g.o, g.og, g.ow)
     runs, run_len, panels = _forward_panels_c(b, g, x, nv)
     items = panels.count * len(runs) * -(-run_len // 8)
     slots = 1 if items >= SLOT_ITEMS else min(g.n, 8)
