@@ -1,6 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """The one door to C: instruction sets, arenas, plans of kernel steps."""
 
+import os
 import threading
 
 import numpy as np
@@ -322,3 +323,6 @@ def run_kernel(str kernel, int threads=1, **fields) -> None:
     step.threads = threads
     with nogil:
         fc_run(&step, 0, 1, threads, NULL)
+
+
+select_isa(os.environ.get("FASTCNN_MAX_ISA") or None)

@@ -93,9 +93,6 @@ def mode_changed() -> None:
     _modes += 1
 
 
-_core.select_isa(os.environ.get("FASTCNN_MAX_ISA") or None)
-
-
 def show_config() -> str:
     """Version, instruction set chosen and available, threads and why, compiler, kernels; prints and returns it."""
     from . import __version__
