@@ -195,11 +195,8 @@ class Builder:
     def alias(self, symbol: Symbol, source: Storage) -> None:
         """The symbol is another shape of the bytes of `source` (dense)."""
         storage = Storage(symbol.shape, source.layout)
-        storage.root = source
-        bound = self.bound.get(symbol.id)
-        if bound is not None and source.layout == PLAIN:
-            self.copy(source, bound)
-        self.stored.setdefault(symbol.id, {})[source.layout] = _Alias(storage, source)
+        storage.root = _root(source)
+        self.stored.setdefault(symbol.id, {})[source.layout] = storage
 
     def stream(self, key: int) -> int:
         """A small number per dropout node, the same for its gradient."""
@@ -225,20 +222,6 @@ class Builder:
             self.node = node
             node.op.lower(node, self)
         self.node = None
-
-    def deliver(self, symbols) -> None:
-        """See that every bound symbol's plain value lies where it is bound."""
-        for symbol in symbols:
-            target = self.bound.get(symbol.id)
-            have = self.stored[symbol.id]
-            if target is None or have.get(PLAIN) is target:
-                continue
-            if PLAIN in have:
-                source = self.get(symbol, PLAIN, dense=True)
-                if _root(source) is not target:
-                    self.copy(source, target)
-            else:
-                self.unpack(next(iter(have.values())), target)
 
     # ---- memory ------------------------------------------------------------------------------------------------
     def order(self, phases: list[str]) -> dict[str, tuple[int, int]]:
@@ -272,8 +255,3 @@ class Builder:
 
 def _root(storage: Storage) -> Storage:
     return getattr(storage, "root", None) or storage
-
-
-def _Alias(storage: Storage, source: Storage) -> Storage:
-    storage.root = _root(source)
-    return storage

@@ -55,11 +55,15 @@ class Program:
         b = Builder(self.threads, layout, passes.halos(nodes, layout))
         b.used = {s.id for node in nodes for s in node.inputs} | {s.id for s in roots}
         self.plan = _core.Plan(self.arena)
-        self._leaves(b, nodes, roots, grad_arrays)
-        for node in nodes:
-            b.phase = "forward" if node.id in forward_ids else "backward"
-            b.lower([node])
-        self._deliver(b, forward_ids)
+        self._leaves(b, nodes, roots, grad_arrays, loss)
+        b.lower([node for node in nodes if node.id in forward_ids])
+        for symbol, storage in zip(self.outputs, self._output_slots):
+            self._into(b, symbol, storage)
+        b.phase = "backward"
+        b.lower([node for node in nodes if node.id not in forward_ids])
+        for item in self._grad_slots:
+            if item is not None:
+                self._into(b, item[2], item[0])
         for kernel, fields in updates:
             arrays = {k: Storage(v.shape, base=v, itemsize=v.itemsize) if isinstance(v, np.ndarray) else v
                       for k, v in fields.items()}
@@ -93,7 +97,7 @@ class Program:
                 else:
                     self._targets.append(check)
 
-    def _leaves(self, b, nodes, roots, grad_arrays):
+    def _leaves(self, b, nodes, roots, grad_arrays, loss):
         """Give every leaf its storage: slots for what a run supplies, arrays for what the plan keeps."""
         self._slots = []
         leaves = {s.id: s for s in [*self.inputs, *self.douts]}
@@ -121,7 +125,8 @@ class Program:
         self._output_slots = []
         for symbol in self.outputs:
             storage = Storage(symbol.shape, base=self._slot(), itemsize=np.dtype(symbol.dtype).itemsize)
-            b.bound.setdefault(symbol.id, storage)
+            if loss or not self.wrt:  # else the backward run, with other arrays in the slots, may want to read it
+                b.bound.setdefault(symbol.id, storage)
             self._output_slots.append(storage)
         self._grad_slots = []
         for symbol, grad in zip(self.wrt, self.grads):
@@ -138,25 +143,16 @@ class Program:
         self._slots.append(self.plan.add_slot())
         return self._slots[-1]
 
-    def _deliver(self, b, forward_ids):
-        b.phase = "forward"
-        for symbol, storage in zip(self.outputs, self._output_slots):
-            self._into(b, symbol, storage)
-        b.phase = "backward"
-        for item in self._grad_slots:
-            if item is not None:
-                self._into(b, item[2], item[0])
-
     @staticmethod
     def _into(b, symbol, storage):
-        """The symbol's plain value into this storage (a second target of one symbol gets a copy)."""
-        if symbol.id not in b.stored:
-            raise AssertionError(f"no value for {symbol}")
-        b.bound[symbol.id] = b.bound.get(symbol.id, storage)
-        if b.bound[symbol.id] is not storage or symbol.node is None:
+        """See that the symbol's plain value ends in this storage."""
+        have = b.stored[symbol.id]
+        if have.get(lower.PLAIN) is storage:
+            return
+        if lower.PLAIN in have:
             b.copy(b.get(symbol, lower.PLAIN, dense=True), storage)
         else:
-            b.deliver([symbol])
+            b.unpack(next(iter(have.values())), storage)
 
     def _hoist_packing(self, b):
         """Weight packing of a program that does not change weights runs only when they changed."""

@@ -1,0 +1,130 @@
+"""Every op x layout x instruction set x threads against the float64 reference, from a poisoned arena."""
+
+import numpy as np
+import pytest
+import reference as ref
+
+from fastcnn import _core, config
+from fastcnn.graph import passes
+from fastcnn.graph.plan import Program
+from fastcnn.graph.trace import Symbol, add_node
+from fastcnn.ops import OPS
+
+EPS = np.finfo(np.float32).eps
+ISAS = [name for name, supported in _core.isas() if supported]
+# Ops without cases of their own, and the op whose gradient or lowering covers them.
+COVERED = {
+    "conv2d_data": "conv2d", "conv2d_weight": "conv2d", "channel_sum": "conv2d", "linear_data": "linear",
+    "linear_weight": "linear", "max_pool2d_bwd": "max_pool2d", "avg_pool2d_bwd": "avg_pool2d", "map_bwd": "map",
+    "softmax_bwd": "softmax", "fill_like": "sum_all", "scale_items": "cross_entropy", "cross_entropy": "test_loss.py",
+    "scale_by": "test_loss.py", "dropout": "test_loss.py", "strided_copy": "test_functional.py",
+}  # fmt: skip
+
+
+@pytest.fixture(params=ISAS)
+def isa(request):
+    _core.select_isa(request.param)
+    yield request.param
+    _core.select_isa(ISAS[-1])
+
+
+def make_inputs(name, shapes, attrs, rng):
+    arrays = [rng.standard_normal(s).astype(np.float32) for s in shapes]
+    if name == "map" and attrs["kind"] in ("sigmoid", "tanh", "exp", "elu"):
+        arrays[0] *= 4
+    if name == "zip" and attrs["kind"] == "div":
+        arrays[1] = np.sign(arrays[1]) * (np.abs(arrays[1]) + 0.5)
+    if name == "max_pool2d":  # all different: one maximum per window
+        arrays[0] = rng.permutation(arrays[0].size).reshape(shapes[0]).astype(np.float32) - arrays[0].size / 2
+    return arrays
+
+
+def expected(name, arrays, attrs, dy):
+    """(y, gradients, length of the longest sum) in float64."""
+    x, *rest = (a.astype(np.float64) for a in arrays)
+    if name == "conv2d":
+        y = ref.conv2d(x, *rest, **attrs)
+        dx, dw = ref.conv2d_grads(x, rest[0], dy, **attrs)
+        grads = [dx, dw] + ([dy.sum((0, 2, 3))] if len(rest) > 1 else [])
+        return y, grads, max(rest[0].size, dy.size)
+    if name == "linear":
+        y = x @ rest[0].T + (rest[1] if len(rest) > 1 else 0)
+        return y, [dy @ rest[0], dy.T @ x] + ([dy.sum(0)] if len(rest) > 1 else []), max(x.shape + dy.shape)
+    if name == "matmul":
+        return x @ rest[0], [dy @ rest[0].T, x.T @ dy], max(x.shape + dy.shape)
+    if name == "max_pool2d":
+        return ref.max_pool2d(x, **attrs)[0], [ref.max_pool2d_grad(x, dy, **attrs)], 16
+    if name == "avg_pool2d":
+        return ref.avg_pool2d(x, **attrs), [ref.avg_pool2d_grad(x, dy, **attrs)], 16
+    if name == "map":
+        return ref.map_(x, **attrs), [ref.map_grad(x, dy, **attrs)], 8
+    if name == "zip":
+        return ref.zip_(x, *rest, **attrs), list(ref.zip_grads(x, *rest, dy, **attrs)), 4
+    if name == "sum_all":
+        return attrs["alpha"] * x.sum(), [np.full(x.shape, attrs["alpha"] * dy)], x.size
+    if name == "softmax":
+        return ref.softmax(x, **attrs), [ref.softmax_grad(x, dy, **attrs)], 4 * x.shape[1]
+    if name == "reshape":
+        return x.reshape(attrs["shape"]), [dy.reshape(x.shape)], 1
+    raise AssertionError(f"no reference for {name}: write it in reference.py")
+
+
+def build(name, shapes, attrs, layout, threads, monkeypatch):
+    monkeypatch.setattr(passes, "choose_layout", lambda *_: layout)
+    monkeypatch.setattr(config, "_threads", threads)
+    inputs = [Symbol(s) for s in shapes]
+    out = add_node(OPS[name], inputs, **attrs)
+    return Program(inputs, [out[0] if isinstance(out, tuple) else out], inputs)
+
+
+def run(program, arrays, dy):
+    program.arena.poison()
+    y = program.forward(arrays)[0]
+    return [y, *program.backward(program.token, 0, arrays, [dy])]
+
+
+CASES = [pytest.param(name, i, id=f"{name}-{i}") for name, op in OPS.items() for i in range(len(op.cases()))]
+
+
+@pytest.mark.parametrize("layout", ["lanes_c", "lanes_n"])
+@pytest.mark.parametrize("name, index", CASES)
+def test_op(name, index, layout, isa, monkeypatch):
+    shapes, attrs = OPS[name].cases()[index]
+    rng = np.random.default_rng(index)
+    arrays = make_inputs(name, shapes, attrs, rng)
+    first = build(name, shapes, attrs, layout, 1, monkeypatch)
+    dy = rng.standard_normal(first.outputs[0].shape).astype(np.float32)
+    got = run(first, arrays, dy)
+    y, grads, terms = expected(name, arrays, attrs, dy.astype(np.float64))
+    biggest = max(1.0, *(float(np.abs(a).max()) for a in [*arrays, dy]))
+    for what, value, want in zip(["y", *(f"gradient {i}" for i in range(9))], got, [y, *grads]):
+        bound = EPS * (terms + 8) * biggest * biggest + 4 * EPS * np.abs(want)
+        if name == "map" and attrs["kind"] == "exp":
+            bound = 8 * EPS * np.abs(want) + 1e-30
+        assert value.shape == np.shape(want), what
+        worst = np.max(np.abs(value - want) - bound)
+        assert worst <= 0, f"{name} {attrs} {shapes} {what}: error {np.abs(value - want).max():.3g}"
+    for threads in (2, 3, 7):
+        again = run(build(name, shapes, attrs, layout, threads, monkeypatch), arrays, dy)
+        for a, b in zip(got, again):
+            assert a.tobytes() == b.tobytes(), f"{name}: other bits at {threads} threads"
+
+
+def test_every_op_is_covered():
+    without = {name for name, op in OPS.items() if not op.cases()}
+    assert without == set(COVERED)
+
+
+@pytest.mark.parametrize("layout", ["lanes_c", "lanes_n"])
+@pytest.mark.parametrize("channels, outputs", [(c, 34 - c) for c in range(1, 34, 4)])
+def test_conv_is_exact_on_integers(channels, outputs, layout, isa, monkeypatch):
+    """Small integers leave no rounding: any wrong tap or lane shows, around every vector width."""
+    rng = np.random.default_rng(channels)
+    attrs = dict(stride=(1, 1), pads=(1, 1, 1, 1), dilation=(1, 1), groups=1)
+    shapes = [(3, channels, 5, 6), (outputs, channels, 3, 3), (outputs,)]
+    arrays = [rng.integers(-4, 5, s).astype(np.float32) for s in shapes]
+    program = build("conv2d", shapes, attrs, layout, 2, monkeypatch)
+    dy = rng.integers(-4, 5, program.outputs[0].shape).astype(np.float32)
+    y, grads, _ = expected("conv2d", arrays, attrs, dy.astype(np.float64))
+    for value, want in zip(run(program, arrays, dy), [y, *grads]):
+        np.testing.assert_array_equal(value, want)
