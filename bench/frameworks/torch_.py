@@ -187,7 +187,7 @@ def conv(config: str, quick: bool) -> dict[str, dict]:
                 check = call().contiguous().numpy()
                 times = common.timed(call, 0.1 if quick else 0.4, least=3, warm=1)
                 own, names = primitive_times(call, len(times))
-            label = f"{p.name} {kind}"
+            label = f"{p.name} {kind}" if kind == "forward" else f"{p.name} {kind} gradient"
             out[label] = common.result(times, check, flops=p.flops)
             if own:
                 out[label]["onednn"] = common.result(own)
