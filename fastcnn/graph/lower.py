@@ -12,6 +12,7 @@ from .trace import Node, Symbol
 
 PLAIN, LANES_C, LANES_N = "plain", "lanes_c", "lanes_n"
 NO_HALO = (0, 0, 0, 0)
+LARGEST = 1 << 46  # bytes: what is below can be multiplied by strides and counts without overflow
 SERIAL_WORK = 8000  # multiply-adds below which a step is not worth sharing among threads
 
 
@@ -44,6 +45,8 @@ class Storage:
         self.sn = self.c * self.sc
         self.origin = (top * (w + left + right) + left) * self.lanes
         self.floats = self.n * self.sn
+        if self.floats * itemsize >= LARGEST:
+            raise ValueError(f"an array of shape {tuple(shape)} needs {self.floats * itemsize / 1e12:.3g} TB of memory")
         self.base = base
         self.offset = 0  # bytes from the base
         self.first = self.last = None  # steps that use it

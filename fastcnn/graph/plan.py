@@ -172,6 +172,8 @@ class Program:
         for storage in keep:  # packed weights live as long as the plan, outside the arena
             storage.base = _core.aligned_array((storage.floats,))
         arena_bytes = b.place()
+        if arena_bytes >= lower.LARGEST:
+            raise ValueError(f"{self.name or 'program'}: these shapes need {arena_bytes / 1e12:.3g} TB of working memory")
         bases = {}
         for step in b.steps:
             fields = {}

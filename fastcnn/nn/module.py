@@ -112,7 +112,7 @@ class Module:
     training = True
 
     def __init__(self):
-        self._children: dict[str, Module | None] = {}
+        self._modules: dict[str, Module | None] = {}
         self._parameters: dict[str, Parameter | None] = {}
         self._programs = Cache()
         self._own_arena = None
@@ -122,7 +122,7 @@ class Module:
     # ---- attributes --------------------------------------------------------------------------------------------
     def __setattr__(self, name, value):
         state = self.__dict__
-        if isinstance(value, (Module, Parameter)) and "_children" not in state:
+        if isinstance(value, (Module, Parameter)) and "_modules" not in state:
             raise AttributeError(f"{type(self).__name__}: call super().__init__() before assigning layers")
         if name.startswith("_"):
             return object.__setattr__(self, name, value)
@@ -130,12 +130,12 @@ class Module:
             if state.get(name, True) != value:
                 config.mode_changed()
             return object.__setattr__(self, name, bool(value))
-        if "_children" in state:
-            self._children.pop(name, None)
+        if "_modules" in state:
+            self._modules.pop(name, None)
             kept = self._parameters.get(name)
             self._parameters.pop(name, None)
             if isinstance(value, Module):
-                self._children[name] = value
+                self._modules[name] = value
                 value._label = name
             elif isinstance(value, Parameter) or value is None and kept is not None:
                 self._parameters[name] = value
@@ -143,7 +143,7 @@ class Module:
         config.structure_changed()
 
     def __delattr__(self, name):
-        self._children.pop(name, None)
+        self._modules.pop(name, None)
         self._parameters.pop(name, None)
         object.__delattr__(self, name)
         config.structure_changed()
@@ -171,7 +171,7 @@ class Module:
                     out = self.forward(*args, **kwargs)
                     record_module(self, out)
                 return out
-        if "_children" not in self.__dict__:
+        if "_modules" not in self.__dict__:
             raise AttributeError(f"{type(self).__name__}: super().__init__() was not called")
         return call_module(self, args, kwargs)
 
@@ -189,7 +189,7 @@ class Module:
 
     # ---- walking -----------------------------------------------------------------------------------------------
     def named_children(self):
-        return ((name, child) for name, child in self._children.items() if child is not None)
+        return ((name, child) for name, child in self._modules.items() if child is not None)
 
     def children(self):
         return (child for _, child in self.named_children())

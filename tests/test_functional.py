@@ -1,0 +1,226 @@
+"""What the public functions accept, refuse and mean."""
+
+import numpy as np
+import pytest
+import reference as ref
+
+import fastcnn as fc
+import fastcnn.functional as F
+from fastcnn import models, nn, optim
+
+X = np.random.default_rng(0).standard_normal((3, 4, 7, 6)).astype(np.float32)
+W = np.random.default_rng(1).standard_normal((5, 4, 3, 3)).astype(np.float32)
+
+
+def unaligned(a):
+    raw = np.zeros(a.nbytes + 3, np.uint8)
+    view = raw[3:].view(np.float32).reshape(a.shape) if False else np.frombuffer(raw[3:].data, np.float32).reshape(a.shape)
+    view[...] = a
+    return view
+
+
+def read_only(a):
+    a = a.copy()
+    a.flags.writeable = False
+    return a
+
+
+FORMS = {
+    "float64": lambda a: a.astype(np.float64),
+    "longdouble": lambda a: a.astype(np.longdouble),
+    "Fortran": np.asfortranarray,
+    "negative strides": lambda a: a[::-1, :, ::-1].copy()[::-1, :, ::-1],
+    "every second": lambda a: np.repeat(a, 2, -1)[..., ::2],
+    "read-only": read_only,
+    "unaligned": unaligned,
+    "byte-swapped": lambda a: a.astype(">f4"),
+    "list": lambda a: a.tolist(),
+    "size-1 strides": lambda a: np.lib.stride_tricks.as_strided(a[:, :, None], (*a.shape[:2], 1, *a.shape[2:]), (*a.strides[:2], -7, *a.strides[2:]))[:, :, 0],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_any_float_array_gives_the_same(form):
+    want = F.conv2d(X, W)
+    np.testing.assert_array_equal(F.conv2d(FORMS[form](X), FORMS[form](W)), want)
+    model = nn.Sequential(nn.Conv2d(4, 2, 3)).eval()
+    np.testing.assert_array_equal(model(FORMS[form](X)), model(X))
+
+
+def test_float16_is_widened():
+    np.testing.assert_array_equal(F.relu(X.astype(np.float16)), np.maximum(X.astype(np.float16).astype(np.float32), 0))
+
+
+@pytest.mark.parametrize("array", [X.astype(np.uint8), X.astype(np.int32), X > 0, X.astype(object), X.astype(complex)])
+def test_other_arrays_are_refused_with_the_cure(array):
+    with pytest.raises(TypeError, match="astype"):
+        F.conv2d(array, W)
+    with pytest.raises(TypeError, match="astype"):
+        nn.Conv2d(4, 2, 3)(array)
+
+
+def test_empty_arrays_are_refused():
+    with pytest.raises(ValueError, match="empty"):
+        F.relu(np.zeros((0, 3), np.float32))
+
+
+@pytest.mark.parametrize("padding, pads", [
+    (1, (1, 1, 1, 1)), ((2, 1), (2, 2, 1, 1)), ((0, 1, 2, 3), (0, 1, 2, 3)), ("valid", (0, 0, 0, 0)),
+    ("same", (1, 1, 1, 1)),
+])  # fmt: skip
+def test_padding_forms(padding, pads):
+    want = ref.conv2d(X.astype(float), W.astype(float), stride=(1, 1), pads=pads, dilation=(1, 1), groups=1)
+    np.testing.assert_allclose(F.conv2d(X, W, padding=padding), want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("kernel", [1, 2, 3, 4])
+def test_same_padding_is_tensorflows(stride, kernel):
+    y = F.conv2d(X, np.ones((1, 4, kernel, kernel), np.float32), stride=stride, padding="same")
+    assert y.shape[2:] == (-(-7 // stride), -(-6 // stride))
+    total = max(0, kernel - 1 - (7 - 1) % stride)
+    rows = max(0, -(total // 2)), min(7, kernel - total // 2)
+    total = max(0, kernel - 1 - (6 - 1) % stride)
+    cols = max(0, -(total // 2)), min(6, kernel - total // 2)
+    np.testing.assert_allclose(y[:, 0, 0, 0], X[:, :, rows[0] : rows[1], cols[0] : cols[1]].sum((1, 2, 3)), rtol=1e-4, atol=1e-5)
+
+
+ERRORS = [
+    (lambda: F.conv2d(X, W[:, :3]), ValueError, r"conv2d: input has 4 channels .* expected 3"),
+    (lambda: F.conv2d(X[0], W), ValueError, r"conv2d: input must have 4 dimensions .*\(4, 7, 6\)"),
+    (lambda: F.conv2d(X, W, bias=np.ones(4, np.float32)), ValueError, r"conv2d: bias must have shape \(5,\), got \(4,\)"),
+    (lambda: F.conv2d(X, W, stride=0), ValueError, r"conv2d: stride .*>= 1, got 0"),
+    (lambda: F.conv2d(X, W, stride=1.5), TypeError, r"conv2d: stride"),
+    (lambda: F.conv2d(X, W, padding="full"), ValueError, r'conv2d: padding must be "same"'),
+    (lambda: F.conv2d(X, W, groups=3), ValueError, r"conv2d: groups=3"),
+    (lambda: F.conv2d(X, np.ones((1, 4, 9, 9), np.float32)), ValueError, r"conv2d: input 7x6 .* smaller than the kernel 9x9"),
+    (lambda: F.max_pool2d(X, 2, padding=2), ValueError, r"max_pool2d: padding must be at most half"),
+    (lambda: F.avg_pool2d(X, 9), ValueError, r"avg_pool2d: input 7x6 is smaller"),
+    (lambda: F.avg_pool2d(X, 2, divisor_override=0), ValueError, r"divisor_override"),
+    (lambda: F.linear(X[0, 0], W[0, 0]), ValueError, r"linear: input has 6 features .* expected 3"),
+    (lambda: F.softmax(X, 4), ValueError, r"softmax: dim must be an int in \[-4, 3\], got 4"),
+    (lambda: F.cross_entropy(X[0, 0], np.zeros(3, int)), ValueError, r"target must have shape \(7,\)"),
+    (lambda: F.cross_entropy(X[0, 0], X[0, 0, :, 0]), TypeError, r"class indices"),
+    (lambda: F.cross_entropy(X[0, 0], np.zeros(7, int), reduction="avg"), ValueError, r'"mean", "sum" or "none", got \'avg\''),
+    (lambda: F.dropout(X, 1.5), ValueError, r"dropout: p must be in \[0, 1\], got 1.5"),
+    (lambda: F.reshape(X, (5, 5)), ValueError, r"reshape: cannot make"),
+    (lambda: nn.Conv2d(4, 2, 3)(X[:, :3]), ValueError, r"3 channels"),
+    (lambda: models.lenet5()(np.zeros((1, 1, 20, 20), np.float32)), ValueError, r"fc1: linear: input has 144 features"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("call, kind, message", ERRORS)
+def test_errors_name_what_came_and_what_is_allowed(call, kind, message):
+    with pytest.raises(kind, match=message):
+        call()
+
+
+@pytest.mark.parametrize("use", [bool, float, np.asarray, len, list, lambda s: s > 0, lambda s: s[0]])
+def test_reading_a_traced_value_names_the_line(use):
+    class Net(nn.Module):
+        def forward(self, x):
+            return F.relu(x) if use(x) is None else x
+
+    with pytest.raises(TypeError, match=r"test_functional.py:\d+: a traced value"):
+        Net()(X)
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_pooling_of_special_values(value):
+    x = np.full((2, 3, 4, 4), value, np.float32)
+    y, pos = F.max_pool2d(x, 2, return_indices=True)
+    np.testing.assert_array_equal(y, np.full(y.shape, value, np.float32))
+    assert pos.min() >= 0 and pos.max() < 16
+    _, pullback = fc.vjp(lambda x: F.max_pool2d(x, 2), x)
+    assert pullback(np.ones_like(y)).sum() == y.size
+
+
+def test_nan_at_any_place_of_a_window_wins():
+    for place in range(9):
+        x = X[:, :, :3, :3].copy()
+        x.reshape(3, 4, 9)[:, :, place] = np.nan
+        assert np.isnan(F.max_pool2d(x, 3)).all() and np.isnan(F.relu(x)).sum() == 12
+
+
+def test_arithmetic_and_reductions_of_traced_values():
+    f = lambda a, b: F.mean((2 * a - b) * a / 4 + 1) - F.sum(-b)
+    a, b = X, X[::-1].copy()
+    value, (da, db) = fc.value_and_grad(f, argnums=(0, 1))(a, b)
+    np.testing.assert_allclose(value, ((2 * a - b) * a / 4 + 1).mean(dtype=float) + b.sum(dtype=float), rtol=1e-5)
+    np.testing.assert_allclose(da, (4 * a - b) / 4 / a.size, rtol=1e-5, atol=1e-8)
+    np.testing.assert_allclose(db, -a / 4 / a.size + 1, rtol=1e-5)
+
+
+def test_pad_transpose_and_flatten():
+    np.testing.assert_array_equal(F.pad(X, (1, 2, 0, 3), value=7), np.pad(X, ((0, 0), (0, 0), (0, 3), (1, 2)), constant_values=7))
+    np.testing.assert_array_equal(F.pad(X, (-1, 1)), np.pad(X, ((0, 0),) * 3 + ((0, 1),))[..., 1:])
+    np.testing.assert_array_equal(F.transpose(X, 1, -1), X.swapaxes(1, 3))
+    assert F.flatten(X, 1, 2).shape == (3, 28, 6) and F.reshape(X, (3, -1)).shape == (3, 168)
+    _, pullback = fc.vjp(lambda x: F.transpose(F.pad(x, (1, 2, -1, 3)), 0, 2), X)
+    dy = np.random.default_rng(2).standard_normal((9, 4, 3, 9)).astype(np.float32)
+    np.testing.assert_array_equal(pullback(dy), np.pad(dy.swapaxes(0, 2)[:, :, :6, 1:7], ((0, 0), (0, 0), (1, 0), (0, 0))))
+
+
+def test_softmax_along_any_dimension():
+    for dim in range(-4, 4):
+        z = np.exp(X.astype(float) - X.max(dim, keepdims=True))
+        np.testing.assert_allclose(F.softmax(X, dim), z / z.sum(dim, keepdims=True), rtol=1e-5)
+        np.testing.assert_allclose(F.log_softmax(X, dim), np.log(z / z.sum(dim, keepdims=True)), rtol=1e-5, atol=1e-6)
+
+
+def test_four_lines_equal_compile_step():
+    def train(four_lines):
+        fc.manual_seed(11)
+        model, loss_fn = models.lenet5(), nn.CrossEntropyLoss()
+        opt = optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=1e-3)
+        step, losses = fc.compile_step(model, loss_fn, opt), []
+        for n in (8, 3, 20):
+            rng = np.random.default_rng(n)
+            x, y = rng.standard_normal((n, 1, 28, 28)).astype(np.float32), rng.integers(0, 10, n)
+            if four_lines:
+                loss = loss_fn(model(x), y)
+                loss.backward()
+                opt.step()
+                opt.zero_grad()
+            else:
+                loss = step(x, y)
+            losses.append(float(loss))
+        return losses, model.state_dict()
+
+    (a, wa), (b, wb) = train(True), train(False)
+    np.testing.assert_allclose(a, b, rtol=1e-6)
+    for name in wa:
+        np.testing.assert_allclose(wa[name], wb[name], rtol=1e-5, atol=1e-7)
+
+
+def test_tape_follows_arithmetic_and_adds_up():
+    model = nn.Sequential(nn.Linear(6, 6))
+    x = X[0, 0]
+    y = model(x)
+    loss = F.mean(y * 2 + model(y))
+    loss.backward()
+    weight, bias = model[0].weight.numpy().astype(float), model[0].bias.numpy().astype(float)
+    y1 = x @ weight.T + bias
+    dy2 = np.full(y1.shape, 1 / y1.size)
+    dy1 = 2 * dy2 + dy2 @ weight
+    np.testing.assert_allclose(model[0].weight.grad, dy1.T @ x + dy2.T @ y1, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(model[0].bias.grad, dy1.sum(0) + dy2.sum(0), rtol=1e-5)
+
+
+def test_no_history_is_an_error_not_a_silent_zero():
+    model = nn.Sequential(nn.Linear(6, 6))
+    with fc.no_grad():
+        out = model(X[0, 0])
+    assert type(out) is np.ndarray
+    with pytest.raises(RuntimeError, match="only a scalar"):
+        model(X[0, 0]).backward()
+    with pytest.raises(RuntimeError, match="no history"):
+        (np.exp(model(X[0, 0])) * 1).view(fc.Tensor).backward()
+
+
+def test_outputs_are_fresh_arrays():
+    model = nn.Sequential(nn.Linear(6, 6)).eval()
+    a = model(X[0, 0])
+    kept = a.copy()
+    model(X[1, 1])
+    np.testing.assert_array_equal(a, kept)

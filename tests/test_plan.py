@@ -1,0 +1,253 @@
+"""Plans: memory, caches, fusions, what may change between runs, threads and processes."""
+
+import multiprocessing
+import os
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import fastcnn as fc
+import fastcnn.functional as F
+from fastcnn import _core, config, models, nn, optim
+from fastcnn.graph import passes
+from fastcnn.graph.lower import Ref, _root
+from fastcnn.graph.trace import topological
+
+RNG = np.random.default_rng(0)
+
+
+def batch(n):
+    rng = np.random.default_rng(n)
+    return rng.standard_normal((n, 1, 28, 28)).astype(np.float32), rng.integers(0, 10, n)
+
+
+def step_program(n, model=None):
+    model = model or models.lenet5()
+    step = fc.compile_step(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), 0.01, momentum=0.9))
+    return step.program(*batch(n))
+
+
+@pytest.mark.parametrize("n", [1, 3, 64])
+def test_no_two_live_values_share_bytes(n):
+    program = step_program(n)
+    lives = {}
+    for index, step in enumerate(program.steps):
+        for value in step.fields.values():
+            if isinstance(value, Ref) and _root(value.storage).base is None:
+                root = _root(value.storage)
+                first = lives.get(id(root), (index, index, root))[0]
+                lives[id(root)] = (first, index, root)
+    values = list(lives.values())
+    reused = 0
+    for i, (f1, l1, a) in enumerate(values):
+        assert a.offset + a.nbytes <= program.plan.arena_bytes
+        for f2, l2, b in values[i + 1 :]:
+            overlap = a.offset < b.offset + b.nbytes and b.offset < a.offset + a.nbytes
+            assert not (overlap and f1 <= l2 and f2 <= l1)
+            reused += overlap
+    assert reused, "dead values' bytes are used again"
+
+
+def test_poisoned_arena_changes_nothing():
+    program = step_program(19)
+    x, y = batch(19)
+    program.arena.poison()
+    first = program.step([x, y])[0]
+    assert np.isfinite(first)
+
+
+@pytest.mark.parametrize("n", [2, 33])
+def test_fusions_change_no_number(n, monkeypatch):
+    def losses():
+        fc.manual_seed(7)
+        model = models.lenet5()
+        step = fc.compile_step(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), 0.1))
+        return [step(*batch(n)) for _ in range(4)], [p.numpy() for p in model.parameters()]
+
+    fused, weights = losses()
+    monkeypatch.setattr(passes, "run", lambda nodes, roots, ids: topological(roots))
+    plain, plain_weights = losses()
+    np.testing.assert_allclose(fused, plain, rtol=1e-6)
+    for a, b in zip(weights, plain_weights):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_fusions_happen():
+    names = [(s.kernel, s.fields.get("act"), s.fields.get("mask") is not None) for s in step_program(64).steps]
+    assert ("conv_lanes_n", 1, False) in names and ("max_pool_bwd", None, True) in names
+    assert not any(kernel in ("map", "map_bwd") for kernel, _, _ in names)
+
+
+def test_eager_mode_gives_the_same_and_names_the_first_nan(monkeypatch):
+    fc.manual_seed(3)
+    model = models.lenet5().eval()
+    x = batch(3)[0]
+    want = model(x)
+    monkeypatch.setenv("FASTCNN_EAGER", "1")
+    other = models.lenet5().eval()
+    other.load_state_dict(model.state_dict())
+    np.testing.assert_allclose(other(x), want, rtol=1e-5, atol=1e-6)
+    weight = other.conv2.weight.numpy()
+    weight[0, 0, 0, 0] = np.nan
+    other.conv2.weight[...] = weight
+    with pytest.raises(FloatingPointError, match="conv2"):
+        other(x)
+
+
+def test_describe_names_every_step():
+    program = step_program(64)
+    text = program.describe()
+    assert all(step.kernel in text for step in program.steps) and "conv1" in text and "arena" in text
+
+
+@pytest.mark.parametrize("n", [1, 64])
+def test_inference_sees_every_change_of_weights(n):
+    model = models.lenet5().eval()
+    x = batch(n)[0]
+    seen = [model(x)]
+    model.conv1.weight[...] = model.conv1.weight.numpy() * 2
+    seen.append(model(x))
+    held = model.conv1.weight.data
+    held *= 0.5
+    seen.append(model(x))
+    held[...] = 0
+    seen.append(model(x))
+    model.load_state_dict({k: v + 0.1 for k, v in model.state_dict().items()})
+    seen.append(model(x))
+    model.train()
+    fc.compile_step(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), 0.5))(*batch(8))
+    seen.append(model.eval()(x))
+    for a, b in zip(seen, seen[1:]):
+        assert not np.array_equal(a, b)
+
+
+def test_modes_of_submodules_are_part_of_the_plan():
+    model = nn.Sequential(nn.Linear(6, 50), nn.Dropout(0.5))
+    x = np.ones((3, 6), np.float32)
+    assert (np.asarray(model(x)) == 0).any()
+    model[1].eval()
+    assert not (np.asarray(model(x)) == 0).any()
+
+
+def test_cache_is_bounded():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3)).eval()
+    for size in range(4, 80):
+        model(np.zeros((1, 1, size, 5), np.float32))
+    assert len(model._programs) <= model._programs.size
+
+
+def test_same_bits_at_any_thread_count():
+    results = []
+    for threads in (1, 2, 3, 7):
+        fc.set_num_threads(threads)
+        fc.manual_seed(5)
+        model = models.lenet5()
+        step = fc.compile_step(model, nn.CrossEntropyLoss(), optim.Adam(model.parameters()))
+        losses = [step(*batch(40)) for _ in range(3)]
+        results.append((losses, [p.numpy().tobytes() for p in model.parameters()]))
+    fc.set_num_threads(config.default_threads()[0])
+    assert all(r == results[0] for r in results)
+
+
+def test_two_python_threads_on_one_model():
+    model = models.lenet5().eval()
+    inputs = [batch(n)[0] for n in (1, 9, 30)]
+    want = [model(x) for x in inputs]
+    wrong = []
+
+    def work():
+        for _ in range(30):
+            for x, y in zip(inputs, want):
+                if not np.array_equal(model(x), y):
+                    wrong.append(x.shape)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong
+
+
+def test_backward_after_another_run_overwrote_the_arena():
+    model = models.lenet5()
+    loss_fn = nn.CrossEntropyLoss()
+    (x1, y1), (x2, y2) = batch(8), batch(12)
+    loss_fn(model(x1), y1).backward()
+    want = [p.grad.copy() for p in model.parameters()]
+    model.zero_grad()
+    first = loss_fn(model(x1), y1)
+    second = loss_fn(model(x2), y2)
+    first.backward()
+    for p, g in zip(model.parameters(), want):
+        np.testing.assert_array_equal(p.grad, g)
+    second.backward()
+    assert not np.array_equal(next(model.parameters()).grad, want[0])
+
+
+def _child(queue):
+    model = models.lenet5()
+    step = fc.compile_step(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), 0.01))
+    queue.put((step(*batch(64)), _core.forked()))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_child_trains_on_one_thread():
+    fc.set_num_threads(2)
+    step_program(64).step(list(batch(64)))
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_child, args=(queue,))
+    child.start()
+    try:
+        loss, forked = queue.get(timeout=20)
+    finally:
+        child.kill()
+        child.join()
+    assert np.isfinite(loss) and forked
+
+
+def test_threads_sleep_after_a_run():
+    fc.set_num_threads(2)
+    program = step_program(64)
+    program.step(list(batch(64)))
+    time.sleep(0.2)
+    before = time.process_time()
+    time.sleep(0.3)
+    assert time.process_time() - before < 0.1
+
+
+def test_out_of_memory_is_an_error_and_leaves_the_model_whole():
+    model = models.lenet5().eval()
+    x = batch(5)[0]
+    want = model(x)
+    for nth in range(1, 4):
+        fresh = models.lenet5().eval()
+        fresh.load_state_dict(model.state_dict())
+        _core.fail_alloc(nth)
+        try:
+            fresh(x)
+        except MemoryError:
+            pass
+        finally:
+            _core.fail_alloc(0)
+        np.testing.assert_array_equal(fresh(x), want)
+
+
+def test_denormals_of_numpy_survive_a_run():
+    models.lenet5().eval()(batch(64)[0])
+    tiny = np.float32(1e-40)
+    assert tiny * np.float32(0.5) > 0
+
+
+@pytest.mark.parametrize("side", [46341, 2**31 - 1, 2**31, 2**40])
+def test_sizes_that_overflow_are_refused(side):
+    from fastcnn.graph.plan import Program
+    from fastcnn.graph.trace import Symbol
+
+    x = Symbol((1, 4, side, side))
+    y = F.conv2d(x, np.ones((4, 4, 1, 1), np.float32))
+    with pytest.raises((MemoryError, ValueError), match="memory"):
+        Program([x], [y])
