@@ -1,7 +1,7 @@
 """fastcnn beside its peers: python bench/compare.py [--tasks lenet_train,conv] [--threads 1,2] [--rounds 3] [--quick]
 
-Each framework and configuration runs in a process of its own, one after the other, round after round, so that a drift of
-the machine's speed meets all of them. A figure is the median over rounds of each round's median; the ratio is to the
+Each framework and configuration runs in a process of its own, one after the other, round after round, so that a drift
+of the machine's speed meets all of them. A figure is the median over rounds of each round's median; the ratio is to the
 peer's best configuration in the same run. Results that differ from the peer's numbers are not compared but reported.
 Writes bench/results.md and bench/results.json (--out for another name).
 """
@@ -42,7 +42,9 @@ ONE_THREAD_ONLY = {"import", "memory"}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", default="lenet_train,keras_cnn_train,lenet_infer,mnist_epoch,conv,sgemm,import,memory")
+    parser.add_argument(
+        "--tasks", default="lenet_train,keras_cnn_train,lenet_infer,mnist_epoch,conv,sgemm,import,memory"
+    )
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="smaller batches and shorter runs")
@@ -88,10 +90,13 @@ def measure(task: str, threads: int, args, versions: dict) -> dict[tuple[str, st
 def work(framework: str, task: str, config: str, threads: int, quick: bool, environment: dict) -> dict | None:
     """One worker process; None (and its error on stderr) if it failed, as when the framework is not installed."""
     with tempfile.TemporaryDirectory() as folder:
-        job = dict(framework=framework, task=task, config=config, threads=threads, quick=quick, out=f"{folder}/out.json")
+        job = dict(
+            framework=framework, task=task, config=config, threads=threads, quick=quick, out=f"{folder}/out.json"
+        )
         env = {**os.environ, **environment, "OMP_NUM_THREADS": str(threads)}
-        done = subprocess.run([sys.executable, HERE / "worker.py", json.dumps(job)], env=env, cwd=HERE,
-                              capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, HERE / "worker.py", json.dumps(job)], env=env, cwd=HERE, capture_output=True, text=True
+        )
         if done.returncode:
             print(f"  failed: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
             return None
@@ -105,8 +110,13 @@ def rows(task: str, threads: int, measured: dict, machine: dict) -> list[dict]:
     ours = measured["fastcnn", "default"]
     out = []
     for thing in ours[0]:
-        row = {"task": task, "what": thing, "threads": threads,
-               "seconds": statistics.median(r[thing]["median"] for r in ours), "peers": {}}
+        row = {
+            "task": task,
+            "what": thing,
+            "threads": threads,
+            "seconds": statistics.median(r[thing]["median"] for r in ours),
+            "peers": {},
+        }
         for (framework, config), results in measured.items():
             if framework == "fastcnn" or thing not in results[0]:
                 continue
@@ -143,7 +153,8 @@ def markdown(report: dict) -> str:
     peaks = ", ".join(f"{v:.0f} GFLOP/s at {k}" for k, v in m["peak"].items() if v)
     lines = [
         f"{m['cpu']}, {m['cpus']} CPUs; float32 multiply-add peak {peaks} thread(s).",
-        f"Medians of {report['rounds']} interleaved rounds. " + ", ".join(f"{k} {v}" for k, v in report["versions"].items()),
+        f"Medians of {report['rounds']} interleaved rounds. "
+        + ", ".join(f"{k} {v}" for k, v in report["versions"].items()),
         "",
         "| task | threads | fastcnn | peers (best configuration) | x peer | target | |",
         "|---|--:|--:|---|--:|---|---|",
@@ -152,10 +163,14 @@ def markdown(report: dict) -> str:
         ours = figure(row["task"], row["seconds"])
         if "gflops" in row:
             ours += f" ({row['gflops']:.0f} GFLOP/s, {row['of peak']:.0%})"
-        peers = "; ".join(f"{name} {figure(row['task'], p['seconds'])} ({p['config']})" for name, p in row["peers"].items())
+        peers = "; ".join(
+            f"{name} {figure(row['task'], p['seconds'])} ({p['config']})" for name, p in row["peers"].items()
+        )
         ratio = f"{row['ratio']:.2f}" if "ratio" in row else ""
-        lines.append(f"| {row['task']} {row['what']} | {row['threads']} | {ours} | {peers} | {ratio} | "
-                     f"{row.get('target', '')} | {row.get('verdict', '')} |")
+        lines.append(
+            f"| {row['task']} {row['what']} | {row['threads']} | {ours} | {peers} | {ratio} | "
+            f"{row.get('target', '')} | {row.get('verdict', '')} |"
+        )
     return "\n".join(lines) + "\n"
 
 

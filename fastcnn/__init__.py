@@ -60,7 +60,7 @@ _MODULES = {"callbacks", "data", "datasets", "functional", "io", "metrics", "mod
 __all__ = [*_LAZY, *_MODULES, "__version__"]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> object:
     if name in _LAZY:
         value = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
     elif name in _MODULES:

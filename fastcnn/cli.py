@@ -30,7 +30,7 @@ DEFAULTS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line (sys.argv without the program by default); returns the exit code."""
     arguments = _parser().parse_args(argv)
-    warnings.showwarning = _show_warning  # type: ignore[assignment]
+    warnings.showwarning = _show_warning
     try:
         code = arguments.run(arguments)
         sys.stdout.flush()
@@ -243,9 +243,7 @@ def _summary(arguments: argparse.Namespace) -> int:
 def _info(arguments: argparse.Namespace) -> int:
     import fastcnn
 
-    text = fastcnn.show_config()
-    if text is not None:
-        print(text)
+    fastcnn.show_config()
     return 0
 
 

@@ -17,10 +17,10 @@ _modes = 0
 def _cgroup_quota(root: str = "/sys/fs/cgroup") -> float:
     """CPUs that the container's quota allows (inf without one); cgroup v2, then v1."""
     try:
-        quota, period = Path(root, "cpu.max").read_text().split()[:2]
-        if quota != "max":
-            return int(quota) / int(period)
-    except (OSError, ValueError):
+        fields = Path(root, "cpu.max").read_text().split()
+        if fields[0] != "max":
+            return int(fields[0]) / int(fields[1])
+    except (OSError, ValueError, IndexError):
         pass
     try:
         quota = int(Path(root, "cpu/cpu.cfs_quota_us").read_text())
@@ -102,14 +102,16 @@ def show_config() -> str:
         why = "set_num_threads"
     chosen = _core.isa()
     available = ", ".join(f"{name}{'' if ok else ' (not on this machine)'}" for name, ok in _core.isas())
-    text = "\n".join([
-        f"fastcnn {__version__}",
-        f"instruction set  {chosen['name']} ({chosen['vw']} lanes); available: {available}",
-        f"threads          {get_num_threads()} ({why})",
-        f"compiler         {_core.compiler()}",
-        f"kernels          {len(_core.KERNELS)}: {', '.join(_core.KERNELS)}",
-        *_openmp_notes(),
-    ])
+    text = "\n".join(
+        [
+            f"fastcnn {__version__}",
+            f"instruction set  {chosen['name']} ({chosen['vw']} lanes); available: {available}",
+            f"threads          {get_num_threads()} ({why})",
+            f"compiler         {_core.compiler()}",
+            f"kernels          {len(_core.KERNELS)}: {', '.join(_core.KERNELS)}",
+            *_openmp_notes(),
+        ]
+    )
     print(text)
     return text
 

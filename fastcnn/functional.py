@@ -46,8 +46,10 @@ def operation(*arrays: str):
                 return fn(*bound.args, **bound.kwargs)
             rest = {n: _freeze(v) for n, v in values.items() if n not in names}
             return call_function(
-                lambda *symbols, **kw: wrapper(**dict(zip(names, symbols)), **kw), fn.__name__,
-                [values[n] for n in names], rest,
+                lambda *symbols, **kw: wrapper(**dict(zip(names, symbols)), **kw),
+                fn.__name__,
+                [values[n] for n in names],
+                rest,
             )
 
         return wrapper
@@ -89,10 +91,15 @@ def matmul(a, b):
 def max_pool2d(x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False):
     """Maximum over windows; with return_indices also the flat position of each in its H x W plane (int64)."""
     kernel = pair("max_pool2d", "kernel_size", kernel_size, 1)
-    y, idx = add_node(OPS["max_pool2d"], [x], kernel=kernel,
-                      stride=kernel if stride is None else pair("max_pool2d", "stride", stride, 1),
-                      padding=pair("max_pool2d", "padding", padding, 0),
-                      dilation=pair("max_pool2d", "dilation", dilation, 1), ceil_mode=bool(ceil_mode))
+    y, idx = add_node(
+        OPS["max_pool2d"],
+        [x],
+        kernel=kernel,
+        stride=kernel if stride is None else pair("max_pool2d", "stride", stride, 1),
+        padding=pair("max_pool2d", "padding", padding, 0),
+        dilation=pair("max_pool2d", "dilation", dilation, 1),
+        ceil_mode=bool(ceil_mode),
+    )
     return (y, idx) if return_indices else y
 
 
@@ -102,10 +109,16 @@ def avg_pool2d(x, kernel_size, stride=None, padding=0, ceil_mode=False, count_in
     kernel = pair("avg_pool2d", "kernel_size", kernel_size, 1)
     if divisor_override is not None and (not isinstance(divisor_override, int) or divisor_override == 0):
         raise ValueError(f"avg_pool2d: divisor_override must be an int other than 0, got {divisor_override!r}")
-    return add_node(OPS["avg_pool2d"], [x], kernel=kernel,
-                    stride=kernel if stride is None else pair("avg_pool2d", "stride", stride, 1),
-                    padding=pair("avg_pool2d", "padding", padding, 0), ceil_mode=bool(ceil_mode),
-                    count_include_pad=bool(count_include_pad), divisor=divisor_override)
+    return add_node(
+        OPS["avg_pool2d"],
+        [x],
+        kernel=kernel,
+        stride=kernel if stride is None else pair("avg_pool2d", "stride", stride, 1),
+        padding=pair("avg_pool2d", "padding", padding, 0),
+        ceil_mode=bool(ceil_mode),
+        count_include_pad=bool(count_include_pad),
+        divisor=divisor_override,
+    )
 
 
 def _map(x, kind, alpha=0.0):
@@ -175,8 +188,13 @@ def cross_entropy(logits, target, weight=None, ignore_index=-100, reduction="mea
     """Cross-entropy of softmax(logits) (N, C, ...) with class indices target (N, ...), integers in [0, C)."""
     inputs = [logits, target] + ([weight] if weight is not None else [])
     check_reduction("cross_entropy", reduction)
-    loss, _ = add_node(OPS["cross_entropy"], inputs, ignore_index=int(ignore_index), reduction=reduction,
-                       label_smoothing=float(label_smoothing))
+    loss, _ = add_node(
+        OPS["cross_entropy"],
+        inputs,
+        ignore_index=int(ignore_index),
+        reduction=reduction,
+        label_smoothing=float(label_smoothing),
+    )
     return loss if reduction == "none" else add_node(OPS["sum_all"], [loss], alpha=1.0)
 
 
@@ -223,8 +241,9 @@ def flatten(x, start_dim=0, end_dim=-1):
     start, end = _dim("flatten", start_dim, x.ndim), _dim("flatten", end_dim, x.ndim)
     if start > end:
         raise ValueError(f"flatten: start_dim {start_dim} comes after end_dim {end_dim}")
-    return add_node(OPS["reshape"], [x],
-                    shape=(*x.shape[:start], math.prod(x.shape[start : end + 1]), *x.shape[end + 1 :]))
+    return add_node(
+        OPS["reshape"], [x], shape=(*x.shape[:start], math.prod(x.shape[start : end + 1]), *x.shape[end + 1 :])
+    )
 
 
 @operation("x")
@@ -238,7 +257,7 @@ def transpose(x, dim0, dim1):
 
 @operation("x")
 def pad(x, pad, mode="constant", value=0.0):
-    """Pad the last dimensions: pad = (left, right, top, bottom, ...), the last dimension first; negative values crop."""
+    """Pad the last dimensions: pad = (left, right, top, bottom, ...), last dimension first; negative values crop."""
     if mode != "constant":
         raise ValueError(f'pad: mode must be "constant", got {mode!r}')
     if len(pad) % 2 or len(pad) > 2 * x.ndim:
@@ -248,7 +267,7 @@ def pad(x, pad, mode="constant", value=0.0):
 
 
 @operation("x")
-def sum(x):  # noqa: A001 - PyTorch's name
+def sum(x):
     """The sum of all elements."""
     return add_node(OPS["sum_all"], [x], alpha=1.0)
 

@@ -15,7 +15,7 @@ def read_image(path: str | os.PathLike[str], height: int = 28, width: int = 28) 
     resized. Raises ImportError without Pillow, ValueError if the file is no image, and OSError.
     """
     try:
-        from PIL import Image, ImageOps
+        from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError as error:
         raise ImportError("reading images needs Pillow: pip install 'fastcnn[image]'") from error
     try:
@@ -27,7 +27,7 @@ def read_image(path: str | os.PathLike[str], height: int = 28, width: int = 28) 
                 rgba = image.convert("RGBA")
                 white = Image.new("RGBA", rgba.size, "white")
                 grey = np.asarray(Image.alpha_composite(white, rgba).convert("L"))
-    except (Image.UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
         raise ValueError(f"{path}: not an image that Pillow can read ({error})") from None
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     background = int(np.median(border))

@@ -22,8 +22,15 @@ class TrainingStep:
 
     def program(self, x: np.ndarray, y: np.ndarray) -> Program:
         """The program for arrays of these shapes, the optimizer's counters and rates made ready for one run."""
-        key = (x.shape, y.shape, y.dtype.char, self.model._mode_key(), config.structure_version(),
-               config.get_num_threads(), len(self.optimizer.param_groups))
+        key = (
+            x.shape,
+            y.shape,
+            y.dtype.char,
+            self.model._mode_key(),
+            config.structure_version(),
+            config.get_num_threads(),
+            len(self.optimizer.param_groups),
+        )
         program = self._programs.get(key)
         if program is not None:
             try:
@@ -50,8 +57,16 @@ class TrainingStep:
             raise ValueError("compile_step: the optimizer has no trainable parameter of the model")
         grads = {id(s.param): s.param._grad_slot for s in wrt}
         update = self.optimizer.update_steps([s.param for s in wrt])
-        program = Program(inputs, [loss, out] if self.outputs else [loss], wrt, loss=True, updates=update, grads=grads,
-                          arena=self.model._arena(), name=f"{type(self.model).__name__} training step")
+        program = Program(
+            inputs,
+            [loss, out] if self.outputs else [loss],
+            wrt,
+            loss=True,
+            updates=update,
+            grads=grads,
+            arena=self.model._arena(),
+            name=f"{type(self.model).__name__} training step",
+        )
         program.update = update
         return program
 

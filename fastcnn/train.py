@@ -72,8 +72,8 @@ class _Totals:
 class Trainer:
     """Trains and evaluates a model on (x, y) arrays, Datasets or DataLoaders.
 
-    loss: called as loss(output, target), CrossEntropyLoss() by default. metrics: names ("accuracy", "top5") or functions
-    (output, target) -> number of right samples. scheduler: its step() is called after every epoch.
+    loss: called as loss(output, target), CrossEntropyLoss() by default. metrics: names ("accuracy", "top5") or
+    functions (output, target) -> number of right samples. scheduler: its step() is called after every epoch.
     Without an optimizer: Adam, with a learning rate that falls from 2e-3 to 0 along a cosine over the fit's epochs
     (a scheduler takes the cosine's place).
     """

@@ -14,8 +14,13 @@ def conv2d(x, w, b=None, *, stride, pads, dilation, groups):
     top, bottom, left, right = pads
     x = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
     xs, ws = np.split(x, groups, 1), np.split(w, groups, 0)
-    y = np.concatenate([np.einsum("ncijkl,ockl->noij", windows(xg, w.shape[2:], stride, dilation), wg, optimize=True)
-                        for xg, wg in zip(xs, ws)], 1)
+    y = np.concatenate(
+        [
+            np.einsum("ncijkl,ockl->noij", windows(xg, w.shape[2:], stride, dilation), wg, optimize=True)
+            for xg, wg in zip(xs, ws)
+        ],
+        1,
+    )
     return y if b is None else y + b[None, :, None, None]
 
 
@@ -58,7 +63,10 @@ def sizes(n, k, s, p, d, ceil_mode):
 def max_pool2d(x, **attrs):
     """(y, flat positions)."""
     v, where = pool_windows(x, attrs, -np.inf)
-    v, where = v.reshape(*v.shape[:4], -1), np.broadcast_to(where.reshape(1, 1, *where.shape[2:4], -1), (*v.shape[:4], where.shape[4] * where.shape[5]))
+    v, where = (
+        v.reshape(*v.shape[:4], -1),
+        np.broadcast_to(where.reshape(1, 1, *where.shape[2:4], -1), (*v.shape[:4], where.shape[4] * where.shape[5])),
+    )
     rank = np.where(where < 0, -np.inf, np.where(np.isnan(v), np.inf, np.where(np.isneginf(v), -1e300, v)))
     best = rank.argmax(-1)[..., None]
     return np.take_along_axis(v, best, -1)[..., 0], np.take_along_axis(where, best, -1)[..., 0]
@@ -73,7 +81,7 @@ def max_pool2d_grad(x, dy, **attrs):
 
 
 def avg_divisor(x, attrs):
-    (kh, kw), (ph, pw) = attrs["kernel"], attrs["padding"]
+    ph, pw = attrs["padding"]
     if attrs["divisor"]:
         return attrs["divisor"]
     ones = np.ones((1, 1, *x.shape[2:]))
@@ -116,16 +124,19 @@ def map_(x, kind, alpha):
 
 def map_grad(x, dy, kind, alpha):
     y = map_(x, kind, alpha)
-    return dy * {
-        "relu": lambda: x > 0,
-        "leaky_relu": lambda: np.where(x > 0, 1, alpha),
-        "elu": lambda: np.where(x > 0, 1, y + alpha),
-        "sigmoid": lambda: y * (1 - y),
-        "tanh": lambda: 1 - y * y,
-        "exp": lambda: y,
-        "scale": lambda: alpha,
-        "shift": lambda: 1,
-    }[kind]()
+    return (
+        dy
+        * {
+            "relu": lambda: x > 0,
+            "leaky_relu": lambda: np.where(x > 0, 1, alpha),
+            "elu": lambda: np.where(x > 0, 1, y + alpha),
+            "sigmoid": lambda: y * (1 - y),
+            "tanh": lambda: 1 - y * y,
+            "exp": lambda: y,
+            "scale": lambda: alpha,
+            "shift": lambda: 1,
+        }[kind]()
+    )
 
 
 def zip_(a, b, kind):

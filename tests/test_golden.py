@@ -1,7 +1,6 @@
 """A golden run: the same losses on every machine, to rounding, and the same bits at any thread count."""
 
 import numpy as np
-import pytest
 from test_ops import ISAS, isa  # noqa: F401 - a fixture
 
 import fastcnn as fc

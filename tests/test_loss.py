@@ -111,6 +111,7 @@ def test_adam(kind, weight_decay, isa):  # noqa: F811
         g = rng.standard_normal(37).astype(np.float32)
         p.grad = g
         adam.step()
-        want, m, v = ref.adam(want, g.astype(np.float64), m, v, step, lr=0.01, weight_decay=weight_decay,
-                              decoupled=kind == "AdamW")
+        want, m, v = ref.adam(
+            want, g.astype(np.float64), m, v, step, lr=0.01, weight_decay=weight_decay, decoupled=kind == "AdamW"
+        )
     np.testing.assert_allclose(p.numpy(), want, rtol=32 * EPS, atol=32 * EPS)

@@ -68,7 +68,11 @@ def test_random_convolutions_and_pools(seed):
     n, groups = int(rng.integers(1, 20)), int(rng.choice([1, 1, 2, 3]))
     c, o = groups * int(rng.integers(1, 12)), groups * int(rng.integers(1, 12))
     h, w, kh, kw = *rng.integers(6, 15, 2), *rng.integers(1, 5, 2)
-    stride, dilation, pad = rng.integers(1, 4, 2).tolist(), rng.integers(1, 3, 2).tolist(), rng.integers(0, 3, 2).tolist()
+    stride, dilation, pad = (
+        rng.integers(1, 4, 2).tolist(),
+        rng.integers(1, 3, 2).tolist(),
+        rng.integers(0, 3, 2).tolist(),
+    )
     x = rng.standard_normal((n, c, h, w)).astype(np.float32)
     weight = rng.standard_normal((o, c // groups, kh, kw)).astype(np.float32)
     bias = rng.standard_normal(o).astype(np.float32)
@@ -91,7 +95,9 @@ def test_random_convolutions_and_pools(seed):
     np.testing.assert_array_equal(idx, ti)
     include = bool(rng.integers(2))
     y = F.avg_pool2d(x, kernel, step, pad, ceil_mode, include)
-    np.testing.assert_allclose(y, T.avg_pool2d(torch.from_numpy(x), kernel, step, pad, ceil_mode, include), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        y, T.avg_pool2d(torch.from_numpy(x), kernel, step, pad, ceil_mode, include), rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("kwargs", [dict(), dict(reduction="sum"), dict(reduction="none"), dict(label_smoothing=0.2)])

@@ -22,7 +22,7 @@ BATCH = 64
 LEARNING_RATE, MOMENTUM = 0.01, 0.9
 STEPS_CHECKED = 10  # losses of the first steps are the fingerprint of a training task
 
-# The networks as plain lists: ("conv", in, out, kernel, padding), ("pool",), ("relu",), ("flatten",), ("linear", in, out).
+# The networks as plain lists: ("conv", in, out, kernel, padding), ("linear", in, out), and names without numbers.
 MODELS = {
     "lenet5": [
         ("conv", 1, 6, 5, 2), ("relu",), ("pool",), ("conv", 6, 16, 5, 0), ("relu",), ("pool",), ("flatten",),
@@ -175,10 +175,7 @@ def agree(a: list[float], b: list[float], tolerance: float = 2e-4) -> bool:
 
 def import_seconds(module: str, quick: bool) -> list[float]:
     """Warm seconds that `import module` takes once NumPy is there, each in a fresh interpreter."""
-    code = (
-        "import numpy, time; t = time.perf_counter(); "
-        f"import {module}; print(time.perf_counter() - t)"
-    )
+    code = f"import numpy, time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
     command = [sys.executable, "-c", code]
     runs = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(4 if quick else 11)]
     return [float(run.stdout) for run in runs[1:]]

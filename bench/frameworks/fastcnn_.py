@@ -79,7 +79,7 @@ def _trainer():
 
 
 def epoch(threads: int, quick: bool) -> dict[str, dict]:
-    """Trainer.fit over a data set of bytes, shuffled; and the same epoch's steps alone, to see what data handling costs."""
+    """Trainer.fit over a data set of bytes, shuffled."""
     import fastcnn as fc
 
     images, labels, source = common.mnist()
@@ -160,5 +160,3 @@ def sgemm(threads: int, quick: bool) -> dict[str, dict]:
         times = common.timed(call, 0.3 if quick else 1, warm=3)
         out[name] = common.result(times, c, flops=2.0 * n**3)
     return out
-
-

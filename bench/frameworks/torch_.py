@@ -11,8 +11,7 @@ from . import common
 
 # Big blocks come from the heap and stay there: without this every large tensor is a fresh mapping, zeroed page by page.
 TUNED = {
-    "GLIBC_TUNABLES": "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=34359738368"
-    ":glibc.malloc.top_pad=268435456"
+    "GLIBC_TUNABLES": "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=34359738368:glibc.malloc.top_pad=268435456"
 }
 _TRAIN = ["nchw", "nhwc", "nchw malloc", "nhwc malloc"]
 CONFIGS = {
@@ -87,9 +86,7 @@ def trainer(name: str, config: str):
     import torch
 
     net, loss_of = build(name, config), torch.nn.CrossEntropyLoss()
-    sgd = torch.optim.SGD(
-        net.parameters(), common.LEARNING_RATE, common.MOMENTUM, fused="malloc" in config
-    )
+    sgd = torch.optim.SGD(net.parameters(), common.LEARNING_RATE, common.MOMENTUM, fused="malloc" in config)
 
     def step(x, y):
         sgd.zero_grad(set_to_none=True)

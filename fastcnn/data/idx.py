@@ -63,7 +63,7 @@ def _read(file: BinaryIO, path: Path, ndim: int | None, limit: int) -> np.ndarra
             f"the file cannot hold more than {limit:,}"
         )
     array = np.empty(shape, dtype)
-    view = memoryview(array.reshape(-1).view(np.uint8))
+    view = array.reshape(-1).view(np.uint8).data
     done = 0
     while done < size:
         got = file.readinto(view[done : done + (1 << 20)])  # type: ignore[attr-defined]

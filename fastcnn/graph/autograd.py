@@ -46,8 +46,10 @@ def gate(value, what: str = "input") -> np.ndarray:
             return np.require(array, _FLOAT32, ["C", "A"]).view(np.ndarray)
     if array.dtype.kind in "iu":
         return np.require(array, _INT64, ["C", "A"]).view(np.ndarray)
-    raise TypeError(f"{what} must be an array of floats (or integers for class indices), got dtype {array.dtype}; "
-                    "convert it with .astype('float32')")
+    raise TypeError(
+        f"{what} must be an array of floats (or integers for class indices), got dtype {array.dtype}; "
+        "convert it with .astype('float32')"
+    )
 
 
 class Tensor(np.ndarray):
@@ -75,8 +77,11 @@ class Tensor(np.ndarray):
         return getattr(ufunc, method)(*plain, **kwargs)
 
     def __array_function__(self, func, types, args, kwargs):
-        return func._implementation(*args, **kwargs) if hasattr(func, "_implementation") else super(
-        ).__array_function__(func, types, args, kwargs)
+        return (
+            func._implementation(*args, **kwargs)
+            if hasattr(func, "_implementation")
+            else super().__array_function__(func, types, args, kwargs)
+        )
 
     def detach(self) -> np.ndarray:
         """The numbers alone."""
@@ -88,8 +93,10 @@ class Tensor(np.ndarray):
         gradient: array of this shape; may be left out for a scalar.
         """
         if self._tape is None:
-            raise RuntimeError("backward: this array has no history. Call the model in training mode (model.train()) "
-                               "outside no_grad(), and the loss on what it returned")
+            raise RuntimeError(
+                "backward: this array has no history. Call the model in training mode (model.train()) "
+                "outside no_grad(), and the loss on what it returned"
+            )
         if gradient is None:
             if self.size != 1:
                 raise RuntimeError(f"backward: only a scalar has an implied gradient; give one of shape {self.shape}")
@@ -154,7 +161,9 @@ def trace(fn, arrays, kwargs=None):
     outputs = [out] if single else list(out) if isinstance(out, (tuple, list)) else [out]
     for symbol in outputs:
         if not isinstance(symbol, Symbol):
-            raise TypeError(f"a traced function must return values made by fastcnn.functional, got {type(symbol).__name__}")
+            raise TypeError(
+                f"a traced function must return values made by fastcnn.functional, got {type(symbol).__name__}"
+            )
     return [s for s in inputs if isinstance(s, Symbol)], outputs, single
 
 
@@ -178,7 +187,9 @@ class Call:
         self.params = [s.param for s in leaves.values()]
         self.tracked_args = tracked_args
         self.record = record and bool(wrt or leaves)
-        self.program = Program(inputs, outputs, wrt + list(leaves.values()) if self.record else [], arena=arena, name=name)
+        self.program = Program(
+            inputs, outputs, wrt + list(leaves.values()) if self.record else [], arena=arena, name=name
+        )
 
     def __call__(self, arrays, values):
         """arrays: gated inputs; values: the inputs as they came (for the tape)."""
@@ -206,8 +217,14 @@ def call_function(fn, name, values, kwargs):
     inputs = [(a, v) for a, v in zip(arrays, values) if not is_parameter(v)]
     tracked_args = tuple(tracked(v) for _, v in inputs)
     record = _mode.grad and any(tracked(v) for v in values)
-    key = (name, tuple(sorted(kwargs.items())), record, tracked_args, config.get_num_threads(),
-           tuple((id(a), config.structure_version()) if is_parameter(a) else (a.shape, a.dtype.char) for a in arrays))
+    key = (
+        name,
+        tuple(sorted(kwargs.items())),
+        record,
+        tracked_args,
+        config.get_num_threads(),
+        tuple((id(a), config.structure_version()) if is_parameter(a) else (a.shape, a.dtype.char) for a in arrays),
+    )
     call = _programs.get(key)
     if call is None:
         call = _programs.put(key, Call(fn, arrays, kwargs, tracked_args, record, _arena, name))
@@ -219,13 +236,21 @@ def call_module(module, values, kwargs):
     arrays = [gate(v) for v in values]
     record = _mode.grad and module.training
     tracked_args = tuple(record and tracked(v) for v in values)
-    key = (tuple([(a.shape, a.dtype.char) for a in arrays]), module._mode_key(), record, tracked_args,
-           config.structure_version(), config.get_num_threads(), tuple(kwargs.items()) if kwargs else None)
+    key = (
+        tuple([(a.shape, a.dtype.char) for a in arrays]),
+        module._mode_key(),
+        record,
+        tracked_args,
+        config.structure_version(),
+        config.get_num_threads(),
+        tuple(kwargs.items()) if kwargs else None,
+    )
     programs = module._programs
     call = programs.get(key)
     if call is None:
-        call = programs.put(key, Call(module.forward, arrays, kwargs, tracked_args, record, module._arena(),
-                                      type(module).__name__))
+        call = programs.put(
+            key, Call(module.forward, arrays, kwargs, tracked_args, record, module._arena(), type(module).__name__)
+        )
     return call(arrays, values)
 
 

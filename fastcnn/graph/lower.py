@@ -139,8 +139,21 @@ class Builder:
     def _zero_frame(self, s: Storage) -> None:
         if not s.dense:
             top, bottom, left, right = s.halo
-            self.emit("halo", s.n * s.c * s.h, y=s.at(), n=s.n, c=s.c, h=s.h, w=s.w, lanes=s.lanes, **s.strides("y"),
-                      top=top, bottom=bottom, left=left, right=right)
+            self.emit(
+                "halo",
+                s.n * s.c * s.h,
+                y=s.at(),
+                n=s.n,
+                c=s.c,
+                h=s.h,
+                w=s.w,
+                lanes=s.lanes,
+                **s.strides("y"),
+                top=top,
+                bottom=bottom,
+                left=left,
+                right=right,
+            )
 
     def layouts(self, symbol: Symbol) -> list[str]:
         """The layouts in which a symbol lies already."""
@@ -179,21 +192,51 @@ class Builder:
             target = self.new(symbol.shape, layout, self._halo(symbol, layout))
             self._zero_frame(target)
             extra = {} if layout == LANES_C else {"repeat_last": int(self.phase == "forward")}
-            self.emit(f"pack_{layout}", target.floats, x=source.at(), y=target.at(), n=target.images,
-                      c=target.channels, h=target.h, w=target.w, **target.strides("y"), **extra)
+            self.emit(
+                f"pack_{layout}",
+                target.floats,
+                x=source.at(),
+                y=target.at(),
+                n=target.images,
+                c=target.channels,
+                h=target.h,
+                w=target.w,
+                **target.strides("y"),
+                **extra,
+            )
         have[layout] = target
         return target
 
     def unpack(self, source: Storage, target: Storage) -> None:
         """A blocked value into a dense plain one."""
-        self.emit(f"unpack_{source.layout}", source.floats, x=source.at(), y=target.at(), n=source.images,
-                  c=source.channels, h=source.h, w=source.w, **source.strides("x"))
+        self.emit(
+            f"unpack_{source.layout}",
+            source.floats,
+            x=source.at(),
+            y=target.at(),
+            n=source.images,
+            c=source.channels,
+            h=source.h,
+            w=source.w,
+            **source.strides("x"),
+        )
 
     def copy(self, source: Storage, target: Storage) -> None:
-        n, c, h, length = source.rows() if target.dense and source.dense else (
-            source.n, source.c, source.h, source.w * source.lanes)
-        self.emit("copy", source.floats, x=source.at(), y=target.at(), n=n, c=c, h=h, len=length,
-                  **source.strides("x"), **target.strides("y"))
+        n, c, h, length = (
+            source.rows() if target.dense and source.dense else (source.n, source.c, source.h, source.w * source.lanes)
+        )
+        self.emit(
+            "copy",
+            source.floats,
+            x=source.at(),
+            y=target.at(),
+            n=n,
+            c=c,
+            h=h,
+            len=length,
+            **source.strides("x"),
+            **target.strides("y"),
+        )
 
     def alias(self, symbol: Symbol, source: Storage) -> None:
         """The symbol is another shape of the bytes of `source` (dense)."""

@@ -14,6 +14,7 @@ from .backward import gradients
 from .lower import LANES_C, LANES_N, Builder, Ref, Storage
 from .trace import Symbol, topological
 
+SERIAL_PROGRAM = 1e6  # multiply-adds (some 20 us) below which waking other threads costs more than it saves
 PHASES = ["prepare", "forward", "backward", "update"]
 
 
@@ -34,6 +35,7 @@ class Program:
         self.eager = bool(os.environ.get("FASTCNN_EAGER"))
         self.verbose = bool(os.environ.get("FASTCNN_VERBOSE"))
         self._prepared = None
+        self.update = None  # of a training step: what the optimizer must refresh before a run
         self._run_id = 0
         self._build(loss, updates, grads or {})
 
@@ -65,11 +67,16 @@ class Program:
             if item is not None:
                 self._into(b, item[2], item[0])
         for kernel, fields in updates:
-            arrays = {k: Storage(v.shape, base=v, itemsize=v.itemsize) if isinstance(v, np.ndarray) else v
-                      for k, v in fields.items()}
+            arrays = {
+                k: Storage(v.shape, base=v, itemsize=v.itemsize) if isinstance(v, np.ndarray) else v
+                for k, v in fields.items()
+            }
             refs = {k: v.at() if isinstance(v, Storage) else v for k, v in arrays.items()}
             b.emit(kernel, 4.0 * fields["size"], phase="update", **refs)
         self._hoist_packing(b)
+        if sum(step.work for step in b.steps) < SERIAL_PROGRAM:
+            for step in b.steps:
+                step.threads = 1
         self.bounds = b.order(PHASES)
         self._emit(b)
         self.layout = layout
@@ -173,7 +180,9 @@ class Program:
             storage.base = _core.aligned_array((storage.floats,))
         arena_bytes = b.place()
         if arena_bytes >= lower.LARGEST:
-            raise ValueError(f"{self.name or 'program'}: these shapes need {arena_bytes / 1e12:.3g} TB of working memory")
+            raise ValueError(
+                f"{self.name or 'program'}: these shapes need {arena_bytes / 1e12:.3g} TB of working memory"
+            )
         bases = {}
         for step in b.steps:
             fields = {}
@@ -238,8 +247,10 @@ class Program:
             if target.min() < 0 or target.max() >= classes:
                 wrong = target[((target < 0) | (target >= classes)) & (target != ignore)]
                 if wrong.size:
-                    raise ValueError(f"cross_entropy: target {int(wrong.flat[0])} is not a class: 0 to {classes - 1}"
-                                     f" (or ignore_index={ignore}) are allowed")
+                    raise ValueError(
+                        f"cross_entropy: target {int(wrong.flat[0])} is not a class: 0 to {classes - 1}"
+                        f" (or ignore_index={ignore}) are allowed"
+                    )
 
     def forward(self, arrays: list[np.ndarray], seed: int = 0) -> list[np.ndarray]:
         """Outputs for gated inputs. `token` then names this run for `backward`."""
@@ -299,8 +310,10 @@ class Program:
     def describe(self, timings=None, first=0, last=None) -> str:
         """A line per step: kernel, layer, threads, million multiply-adds, and milliseconds after a run."""
         isa = _core.isa()
-        lines = [f"{self.name or 'program'}: layout {self.layout}, {isa['name']}, {self.threads} threads, "
-                 f"arena {self.plan.arena_bytes / 1e6:.2f} MB, packed weights {self._kept_bytes / 1e6:.2f} MB"]
+        lines = [
+            f"{self.name or 'program'}: layout {self.layout}, {isa['name']}, {self.threads} threads, "
+            f"arena {self.plan.arena_bytes / 1e6:.2f} MB, packed weights {self._kept_bytes / 1e6:.2f} MB"
+        ]
         for i, step in enumerate(self.steps[first:last], first):
             label = step.node.label() if step.node else step.phase
             line = f"  {i:3d} {step.phase:8s} {step.kernel:16s} {label:32s} x{step.threads} {step.work / 1e6:9.3f} MMAC"

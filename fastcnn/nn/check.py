@@ -40,7 +40,7 @@ def number(
     """`value` as a float with low <= value <= high (NaN is never allowed)."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{layer}: {name} must be a number, got {_describe(value)}")
-    if not low <= value <= high:
+    if not low <= float(value) <= high:
         if math.isinf(low) and math.isinf(high):
             allowed = "a number that is not NaN"
         elif math.isinf(high):

@@ -23,8 +23,10 @@ class Parameter:
     def __init__(self, data, requires_grad: bool = True):
         array = gate(data.data if isinstance(data, Parameter) else data, "Parameter: data")
         if array.dtype != np.float32:
-            raise TypeError(f"Parameter: data must be floating point, got {np.asarray(data).dtype}; "
-                            "convert it with .astype('float32')")
+            raise TypeError(
+                f"Parameter: data must be floating point, got {np.asarray(data).dtype}; "
+                "convert it with .astype('float32')"
+            )
         self.storage = _core.aligned_array(array.shape)
         self.storage[...] = array
         self.grad: np.ndarray | None = None
@@ -327,12 +329,22 @@ def _summary_table(model, input_shape, records, out) -> str:
         count = sum(p.size for p in module.parameters())
         rows.append((path, type(module).__name__, str(shape), f"{count:,}", f"{macs.get(path, 0):,}"))
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    lines = ["  ".join(cell.ljust(w) if i < 3 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths)))
-             for row in rows]
+    lines = [
+        "  ".join(cell.ljust(w) if i < 3 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths)))
+        for row in rows
+    ]
     total = sum(p.size for p in model.parameters())
     rule = "-" * len(lines[0])
-    return "\n".join([f"{type(model).__name__}, input {input_shape}", lines[0], rule, *lines[1:], rule,
-                      f"{total:,} parameters ({total * 4 / 1e6:.2f} MB), {sum(macs.values()):,} multiply-adds"])
+    return "\n".join(
+        [
+            f"{type(model).__name__}, input {input_shape}",
+            lines[0],
+            rule,
+            *lines[1:],
+            rule,
+            f"{total:,} parameters ({total * 4 / 1e6:.2f} MB), {sum(macs.values()):,} multiply-adds",
+        ]
+    )
 
 
 __all__ = ["Buffer", "Module", "Parameter", "trace"]

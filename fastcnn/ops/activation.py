@@ -38,8 +38,11 @@ class Map(Op):
 
     def cases(self):
         alphas = {"leaky_relu": 0.01, "elu": 1.3, "scale": -2.5, "shift": 0.75}
-        return [([shape], {"kind": kind, "alpha": alphas.get(kind, 0.0)})
-                for kind in KINDS for shape in [(1,), (3, 17), (2, 5, 3, 7)]]
+        return [
+            ([shape], {"kind": kind, "alpha": alphas.get(kind, 0.0)})
+            for kind in KINDS
+            for shape in [(1,), (3, 17), (2, 5, 3, 7)]
+        ]
 
 
 class MapBwd(Op):
@@ -54,8 +57,14 @@ class MapBwd(Op):
         dy = b.get(node.inputs[1], existing(b, node.inputs[1]))
         saved = b.get(node.inputs[0], dy.layout)
         dx = b.out(node.outputs[0], dy.layout)
-        emit_rows(b, "map_bwd", {"s": saved, "y": dy, "x": dx}, names={"s": "s", "y": "dy", "x": "dx"},
-                  kind=KINDS.index(node.attrs["kind"]), alpha=node.attrs["alpha"])
+        emit_rows(
+            b,
+            "map_bwd",
+            {"s": saved, "y": dy, "x": dx},
+            names={"s": "s", "y": "dy", "x": "dx"},
+            kind=KINDS.index(node.attrs["kind"]),
+            alpha=node.attrs["alpha"],
+        )
 
     def grad(self, node, douts, needs):
         if needs[0] and node.attrs["kind"] not in ("relu", "leaky_relu"):

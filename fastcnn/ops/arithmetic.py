@@ -61,8 +61,12 @@ class Zip(Op):
     def lower(self, node, b):
         layout = existing(b, node.inputs[0])
         first, second = (b.get(s, layout) for s in node.inputs)
-        emit_rows(b, "zip", {"a": first, "b": second, "y": b.out(node.outputs[0], layout)},
-                  kind=KINDS.index(node.attrs["kind"]))
+        emit_rows(
+            b,
+            "zip",
+            {"a": first, "b": second, "y": b.out(node.outputs[0], layout)},
+            kind=KINDS.index(node.attrs["kind"]),
+        )
 
     def cases(self):
         return [([shape, shape], {"kind": kind}) for kind in KINDS for shape in [(1,), (5, 9), (2, 3, 5, 4)]]

@@ -8,7 +8,7 @@ from math import gcd
 import numpy as np
 
 from ..graph.lower import LANES_C, LANES_N, NO_HALO, PLAIN
-from ..graph.trace import Node, add_node
+from ..graph.trace import add_node
 from .base import OPS, Op, check_float, check_rank, pair
 
 PLANAR_CHANNELS = 4  # an input of at most so many channels is read plane by plane in lanes_c
@@ -79,8 +79,11 @@ class Geometry:
         stride, dilation, pad = self.stride[axis], self.dilation[axis], self.pads[2 * axis]
         result = []
         for first in range(min(stride, size)):
-            taps = [(t, (first + pad - t * dilation) // stride)
-                    for t in range(k) if (first + pad - t * dilation) % stride == 0]
+            taps = [
+                (t, (first + pad - t * dilation) // stride)
+                for t in range(k)
+                if (first + pad - t * dilation) % stride == 0
+            ]
             result.append((first, -(-(size - first) // stride), taps))
         return result
 
@@ -108,15 +111,17 @@ def geometry(x_shape, w_shape, attrs) -> Geometry:
 
 
 def _forward_runs_n(g: Geometry, x, vw, across):
-    """(runs, run_len, x_step, w_step, panels); across: long runs over the channels rather than along kernel rows."""
+    """(runs, run_len, x_step, w_step, panels); across: runs over the channels, not along kernel rows."""
     area = g.kh * g.kw
     if g.cg > g.kw and (across or area == 1):  # a run per tap
-        runs = [(kh * g.dilation[0] * x.sh + kw * g.dilation[1] * vw, kh * g.kw + kw)
-                for kh in range(g.kh) for kw in range(g.kw)]
+        runs = [
+            (kh * g.dilation[0] * x.sh + kw * g.dilation[1] * vw, kh * g.kw + kw)
+            for kh in range(g.kh)
+            for kw in range(g.kw)
+        ]
         run_len, x_step, w_step = g.cg, x.sc, area
     else:
-        runs = [(c * x.sc + kh * g.dilation[0] * x.sh, c * area + kh * g.kw)
-                for kh in range(g.kh) for c in range(g.cg)]
+        runs = [(c * x.sc + kh * g.dilation[0] * x.sh, c * area + kh * g.kw) for kh in range(g.kh) for c in range(g.cg)]
         run_len, x_step, w_step = g.kw, vw * g.dilation[1], 1
     panels = [(i * g.cg * x.sc, i * g.og * g.cg * area, i * g.og, g.og) for i in range(g.groups)]
     return runs, run_len, x_step, w_step, panels
@@ -150,11 +155,38 @@ def _lower_forward_n(b, g, x, w, bias, y, act):
     if padded:
         rows = b.constant(_forward_ranges(g, 0) * (len(runs) // g.kh)).at()
         cols = b.constant(_forward_ranges(g, 1)).at() if run_len == g.kw else None
-    b.emit("conv_lanes_n", g.macs, x=_window_origin(g, x, b.vw), w=w.at(), bias=bias.at() if bias else None, mask=None,
-           y=y.at(), runs=b.constant(np.array(runs, np.int64)).at(), panels=b.constant(np.array(panels, np.int64)).at(),
-           rows=rows, cols=cols, n=x.n, oh=g.oh, ow=g.ow, nruns=len(runs), run_len=run_len, x_step=x_step, w_step=w_step,
-           w_m=g.cg * g.kh * g.kw, npanels=len(panels), x_n=x.sn, x_h=g.stride[0] * x.sh, x_w=g.stride[1] * b.vw,
-           **y.strides("y"), y_w=b.vw, m_n=0, m_c=0, m_h=0, m_w=0, act=act)
+    b.emit(
+        "conv_lanes_n",
+        g.macs,
+        x=_window_origin(g, x, b.vw),
+        w=w.at(),
+        bias=bias.at() if bias else None,
+        mask=None,
+        y=y.at(),
+        runs=b.constant(np.array(runs, np.int64)).at(),
+        panels=b.constant(np.array(panels, np.int64)).at(),
+        rows=rows,
+        cols=cols,
+        n=x.n,
+        oh=g.oh,
+        ow=g.ow,
+        nruns=len(runs),
+        run_len=run_len,
+        x_step=x_step,
+        w_step=w_step,
+        w_m=g.cg * g.kh * g.kw,
+        npanels=len(panels),
+        x_n=x.sn,
+        x_h=g.stride[0] * x.sh,
+        x_w=g.stride[1] * b.vw,
+        **y.strides("y"),
+        y_w=b.vw,
+        m_n=0,
+        m_c=0,
+        m_h=0,
+        m_w=0,
+        act=act,
+    )
 
 
 def _lower_data_n(b, g, dy, w, mask, dx):
@@ -167,8 +199,11 @@ def _lower_data_n(b, g, dy, w, mask, dx):
             runs, run_len = [(0, 0)], 0
             if h_taps and w_taps:
                 (tap, shift), run_len = w_taps[0], len(w_taps)
-                runs = [(o * dy.sc + offset * dy.sh + shift * b.vw, o * g.cg * area + kh * g.kw + tap)
-                        for kh, offset in h_taps for o in range(g.og)]
+                runs = [
+                    (o * dy.sc + offset * dy.sh + shift * b.vw, o * g.cg * area + kh * g.kw + tap)
+                    for kh, offset in h_taps
+                    for o in range(g.og)
+                ]
             single = len(runs) == g.og and run_len == 1 and not any(g.dy_halo())
             x_step, w_step = -(step * g.dilation[1] // g.stride[1]) * b.vw, step
             if single:  # one tap: the run goes over the channels
@@ -178,14 +213,37 @@ def _lower_data_n(b, g, dy, w, mask, dx):
             m = {"m_n": 0, "m_c": 0, "m_h": 0, "m_w": 0}
             if mask:
                 m = {"m_n": mask.sn, "m_c": mask.sc, "m_h": g.stride[0] * mask.sh, "m_w": g.stride[1] * b.vw}
-            b.emit("conv_lanes_n", float(dy.images * g.c * rows * cols) * len(runs) * run_len, x=dy.at(), w=w.at(),
-                   bias=None, mask=mask.at(h0 * mask.sh + w0 * b.vw) if mask else None,
-                   y=dx.at(h0 * dx.sh + w0 * b.vw), runs=b.constant(np.array(runs, np.int64)).at(), panels=panels,
-                   rows=None if single else b.constant(along_h).at(),
-                   cols=None if single else b.constant(along_w).at(), n=dy.n, oh=rows, ow=cols, nruns=len(runs), run_len=run_len,
-                   x_step=x_step, w_step=w_step, w_m=area, npanels=g.groups,
-                   x_n=dy.sn, x_h=dy.sh, x_w=b.vw, y_n=dx.sn, y_c=dx.sc, y_h=g.stride[0] * dx.sh,
-                   y_w=g.stride[1] * b.vw, **m, act=0)
+            b.emit(
+                "conv_lanes_n",
+                float(dy.images * g.c * rows * cols) * len(runs) * run_len,
+                x=dy.at(),
+                w=w.at(),
+                bias=None,
+                mask=mask.at(h0 * mask.sh + w0 * b.vw) if mask else None,
+                y=dx.at(h0 * dx.sh + w0 * b.vw),
+                runs=b.constant(np.array(runs, np.int64)).at(),
+                panels=panels,
+                rows=None if single else b.constant(along_h).at(),
+                cols=None if single else b.constant(along_w).at(),
+                n=dy.n,
+                oh=rows,
+                ow=cols,
+                nruns=len(runs),
+                run_len=run_len,
+                x_step=x_step,
+                w_step=w_step,
+                w_m=area,
+                npanels=g.groups,
+                x_n=dy.sn,
+                x_h=dy.sh,
+                x_w=b.vw,
+                y_n=dx.sn,
+                y_c=dx.sc,
+                y_h=g.stride[0] * dx.sh,
+                y_w=g.stride[1] * b.vw,
+                **m,
+                act=0,
+            )
 
 
 def _lower_weight_n(b, g, x, dy, dw):
@@ -198,11 +256,32 @@ def _lower_weight_n(b, g, x, dy, dw):
         start = -g.pads[0]
         taps = _ranges(lambda t, o: 0 <= start + o * g.stride[0] + t * g.dilation[0] < g.h, (g.kh, g.oh))
         rows = b.constant(np.repeat(taps, len(runs) // g.kh, axis=0)).at()
-    b.emit("wgrad_lanes_n", g.macs, x=_window_origin(g, x, b.vw), dy=dy.at(), dw=target.at(),
-           runs=b.constant(np.array(runs, np.int64)).at(), panels=b.constant(np.array(panels, np.int64)).at(),
-           rows=rows, n=x.n, oh=g.oh, ow=g.ow, nruns=len(runs), run_len=run_len, x_step=x_step, w_step=w_step,
-           w_m=g.cg * g.kh * g.kw, npanels=len(panels), slots=slots, dw_size=dw.floats, x_n=x.sn,
-           x_h=g.stride[0] * x.sh, x_w=g.stride[1] * b.vw, **dy.strides("y"), y_w=b.vw)
+    b.emit(
+        "wgrad_lanes_n",
+        g.macs,
+        x=_window_origin(g, x, b.vw),
+        dy=dy.at(),
+        dw=target.at(),
+        runs=b.constant(np.array(runs, np.int64)).at(),
+        panels=b.constant(np.array(panels, np.int64)).at(),
+        rows=rows,
+        n=x.n,
+        oh=g.oh,
+        ow=g.ow,
+        nruns=len(runs),
+        run_len=run_len,
+        x_step=x_step,
+        w_step=w_step,
+        w_m=g.cg * g.kh * g.kw,
+        npanels=len(panels),
+        slots=slots,
+        dw_size=dw.floats,
+        x_n=x.sn,
+        x_h=g.stride[0] * x.sh,
+        x_w=g.stride[1] * b.vw,
+        **dy.strides("y"),
+        y_w=b.vw,
+    )
     if slots > 1:
         b.emit("sum_slots", slots * dw.floats, src=target.at(), dst=dw.at(), size=dw.floats, slots=slots)
 
@@ -249,9 +328,17 @@ def make_panels(b, lanes, lanes_per_group, red_per_group, red_blocks, red_vw, bl
         for offset, elements in taps:
             runs.append(block * block_stride + offset)
             red += [(block * red_vw + lane, tap) for lane, tap in elements]
-    return (np.array(runs, np.int64), Panels(nv, count, np.array(x_panels, np.int64), np.array(w_panels, np.int64),
-                                             np.array(red, np.int64).reshape(-1, 2),
-                                             dict(lanes_per_group=lanes_per_group, red_per_group=red_per_group, **group)))
+    return (
+        np.array(runs, np.int64),
+        Panels(
+            nv,
+            count,
+            np.array(x_panels, np.int64),
+            np.array(w_panels, np.int64),
+            np.array(red, np.int64).reshape(-1, 2),
+            dict(lanes_per_group=lanes_per_group, red_per_group=red_per_group, **group),
+        ),
+    )
 
 
 def choose_nv(b, lanes, lanes_per_group, pixels) -> int:
@@ -275,8 +362,18 @@ def pack(b, w, panels: Panels):
     """Emit the packing of a weight (Storage) into panels; the packed storage."""
     width = panels.width_vectors * b.vw
     packed = b.scratch(panels.count * len(panels.red) * width)
-    b.emit("pack_weights", packed.floats, w=w.at(), out=packed.at(), panels=b.constant(panels.w_panels).at(),
-           red=b.constant(panels.red).at(), npanels=panels.count, k=len(panels.red), width=width, **panels.group)
+    b.emit(
+        "pack_weights",
+        packed.floats,
+        w=w.at(),
+        out=packed.at(),
+        panels=b.constant(panels.w_panels).at(),
+        red=b.constant(panels.red).at(),
+        npanels=panels.count,
+        k=len(panels.red),
+        width=width,
+        **panels.group,
+    )
     return packed
 
 
@@ -285,9 +382,22 @@ def pack_bias(b, bias, o, panels: Panels):
     packed = b.scratch(panels.count * width)
     w_panels = panels.w_panels.copy()
     w_panels[:, 0] = 0
-    b.emit("pack_weights", packed.floats, w=bias.at(), out=packed.at(), panels=b.constant(w_panels).at(),
-           red=b.constant(np.zeros((1, 2), np.int64)).at(), npanels=panels.count, k=1, width=width,
-           lanes_per_group=o, red_per_group=1, s_group=0, s_lane=1, s_red=0)
+    b.emit(
+        "pack_weights",
+        packed.floats,
+        w=bias.at(),
+        out=packed.at(),
+        panels=b.constant(w_panels).at(),
+        red=b.constant(np.zeros((1, 2), np.int64)).at(),
+        npanels=panels.count,
+        k=1,
+        width=width,
+        lanes_per_group=o,
+        red_per_group=1,
+        s_group=0,
+        s_lane=1,
+        s_red=0,
+    )
     return packed
 
 
@@ -322,11 +432,34 @@ def _lower_forward_c(b, g, x, w, bias, y, act):
     runs, run_len, panels = _forward_panels_c(b, g, x, choose_nv(b, g.o, g.og, g.ow))
     packed = pack(b, w, panels)
     packed_bias = pack_bias(b, bias, g.o, panels) if bias else None
-    b.emit("conv_lanes_c", g.macs, x=_window_origin(g, x, x.lanes), w=packed.at(),
-           bias=packed_bias.at() if bias else None, mask=None, y=y.at(), runs=b.constant(runs).at(),
-           panels=b.constant(panels.x_panels).at(), n=g.n, oh=g.oh, ow=g.ow, nruns=len(runs), run_len=run_len,
-           npanels=panels.count, nv=panels.width_vectors, x_n=x.sn, x_h=g.stride[0] * x.sh, x_w=g.stride[1] * x.lanes,
-           **y.strides("y"), y_w=b.vw, m_n=0, m_c=0, m_h=0, m_w=0, act=act)
+    b.emit(
+        "conv_lanes_c",
+        g.macs,
+        x=_window_origin(g, x, x.lanes),
+        w=packed.at(),
+        bias=packed_bias.at() if bias else None,
+        mask=None,
+        y=y.at(),
+        runs=b.constant(runs).at(),
+        panels=b.constant(panels.x_panels).at(),
+        n=g.n,
+        oh=g.oh,
+        ow=g.ow,
+        nruns=len(runs),
+        run_len=run_len,
+        npanels=panels.count,
+        nv=panels.width_vectors,
+        x_n=x.sn,
+        x_h=g.stride[0] * x.sh,
+        x_w=g.stride[1] * x.lanes,
+        **y.strides("y"),
+        y_w=b.vw,
+        m_n=0,
+        m_c=0,
+        m_h=0,
+        m_w=0,
+        act=act,
+    )
 
 
 def _lower_data_c(b, g, dy, w, mask, dx):
@@ -350,12 +483,33 @@ def _lower_data_c(b, g, dy, w, mask, dx):
                 m = {"m_n": mask.sn, "m_c": mask.sc, "m_h": g.stride[0] * mask.sh, "m_w": g.stride[1] * b.vw}
             runs, panels = make_panels(b, g.c, g.cg, g.og, dy.c, b.vw, dy.sc, taps, nv, group)
             packed = pack(b, w, panels) if taps else b.scratch(b.vw)
-            b.emit("conv_lanes_c", float(g.n * rows * cols * g.c) * len(panels.red), x=dy.at(), w=packed.at(), bias=None,
-                   mask=mask.at(h0 * mask.sh + w0 * b.vw) if mask else None, y=dx.at(h0 * dx.sh + w0 * b.vw),
-                   runs=b.constant(runs).at(), panels=b.constant(panels.x_panels).at(), n=g.n, oh=rows, ow=cols,
-                   nruns=len(runs), run_len=len(taps[0][1]) if taps else 1, npanels=panels.count, nv=nv,
-                   x_n=dy.sn, x_h=dy.sh, x_w=b.vw, y_n=dx.sn, y_c=dx.sc, y_h=g.stride[0] * dx.sh,
-                   y_w=g.stride[1] * b.vw, **m, act=0)
+            b.emit(
+                "conv_lanes_c",
+                float(g.n * rows * cols * g.c) * len(panels.red),
+                x=dy.at(),
+                w=packed.at(),
+                bias=None,
+                mask=mask.at(h0 * mask.sh + w0 * b.vw) if mask else None,
+                y=dx.at(h0 * dx.sh + w0 * b.vw),
+                runs=b.constant(runs).at(),
+                panels=b.constant(panels.x_panels).at(),
+                n=g.n,
+                oh=rows,
+                ow=cols,
+                nruns=len(runs),
+                run_len=len(taps[0][1]) if taps else 1,
+                npanels=panels.count,
+                nv=nv,
+                x_n=dy.sn,
+                x_h=dy.sh,
+                x_w=b.vw,
+                y_n=dx.sn,
+                y_c=dx.sc,
+                y_h=g.stride[0] * dx.sh,
+                y_w=g.stride[1] * b.vw,
+                **m,
+                act=0,
+            )
 
 
 def _lower_weight_c(b, g, x, dy, dw):
@@ -366,13 +520,41 @@ def _lower_weight_c(b, g, x, dy, dw):
     slots = 1 if items >= SLOT_ITEMS else min(g.n, 8)
     width = nv * b.vw
     packed = b.scratch(slots * panels.count * len(panels.red) * width)
-    b.emit("wgrad_lanes_c", g.macs, x=_window_origin(g, x, x.lanes), dy=dy.at(), dw=packed.at(),
-           runs=b.constant(runs).at(), panels=b.constant(panels.x_panels).at(), n=g.n, oh=g.oh, ow=g.ow,
-           nruns=len(runs), run_len=run_len, npanels=panels.count, nv=nv, slots=slots, x_n=x.sn,
-           x_h=g.stride[0] * x.sh, x_w=g.stride[1] * x.lanes, **dy.strides("y"), y_w=b.vw)
-    b.emit("unpack_wgrad", packed.floats, src=packed.at(), dw=dw.at(), panels=b.constant(panels.w_panels).at(),
-           red=b.constant(panels.red).at(), npanels=panels.count, k=len(panels.red), width=width, **panels.group,
-           slots=slots)
+    b.emit(
+        "wgrad_lanes_c",
+        g.macs,
+        x=_window_origin(g, x, x.lanes),
+        dy=dy.at(),
+        dw=packed.at(),
+        runs=b.constant(runs).at(),
+        panels=b.constant(panels.x_panels).at(),
+        n=g.n,
+        oh=g.oh,
+        ow=g.ow,
+        nruns=len(runs),
+        run_len=run_len,
+        npanels=panels.count,
+        nv=nv,
+        slots=slots,
+        x_n=x.sn,
+        x_h=g.stride[0] * x.sh,
+        x_w=g.stride[1] * x.lanes,
+        **dy.strides("y"),
+        y_w=b.vw,
+    )
+    b.emit(
+        "unpack_wgrad",
+        packed.floats,
+        src=packed.at(),
+        dw=dw.at(),
+        panels=b.constant(panels.w_panels).at(),
+        red=b.constant(panels.red).at(),
+        npanels=panels.count,
+        k=len(panels.red),
+        width=width,
+        **panels.group,
+        slots=slots,
+    )
 
 
 # ---- the ops ------------------------------------------------------------------------------------------------------
@@ -393,16 +575,20 @@ class Conv2d(Op):
         if groups < 1 or w.shape[0] % groups:
             raise ValueError(f"conv2d: groups={groups} must divide the {w.shape[0]} output channels")
         if x.shape[1] != w.shape[1] * groups:
-            raise ValueError(f"conv2d: input has {x.shape[1]} channels (shape {x.shape}), expected "
-                             f"{w.shape[1] * groups} (weight {w.shape}, groups={groups})")
+            raise ValueError(
+                f"conv2d: input has {x.shape[1]} channels (shape {x.shape}), expected "
+                f"{w.shape[1] * groups} (weight {w.shape}, groups={groups})"
+            )
         if len(inputs) > 2 and inputs[2].shape != (w.shape[0],):
             raise ValueError(f"conv2d: bias must have shape ({w.shape[0]},), got {inputs[2].shape}")
         if min(w.shape) < 1:
             raise ValueError(f"conv2d: weight has an empty dimension: {w.shape}")
         g = geometry(x.shape, w.shape, attrs)
         if g.oh < 1 or g.ow < 1:
-            raise ValueError(f"conv2d: input {x.shape[2]}x{x.shape[3]} with padding {attrs['pads']} is smaller than "
-                             f"the kernel {w.shape[2]}x{w.shape[3]} with dilation {attrs['dilation']}")
+            raise ValueError(
+                f"conv2d: input {x.shape[2]}x{x.shape[3]} with padding {attrs['pads']} is smaller than "
+                f"the kernel {w.shape[2]}x{w.shape[3]} with dilation {attrs['dilation']}"
+            )
         return [((g.n, g.o, g.oh, g.ow), "float32")]
 
     def grad(self, node, douts, needs):
@@ -512,5 +698,14 @@ class ChannelSum(Op):
         layout = next((k for k in b.layouts(node.inputs[0]) if k in (LANES_C, LANES_N)), b.layout)
         dy = b.get(node.inputs[0], layout)
         db = b.out(node.outputs[0], PLAIN)
-        b.emit(f"sum_{layout}", dy.floats, dy=dy.at(), db=db.at(), channels=dy.channels, n=dy.n, h=dy.h, w=dy.w,
-               **dy.strides("y"))
+        b.emit(
+            f"sum_{layout}",
+            dy.floats,
+            dy=dy.at(),
+            db=db.at(),
+            channels=dy.channels,
+            n=dy.n,
+            h=dy.h,
+            w=dy.w,
+            **dy.strides("y"),
+        )

@@ -26,6 +26,19 @@ class Dropout(Op):
         stream = node.id if node.attrs["stream"] is None else node.attrs["stream"]
         x = b.get(node.inputs[0], existing(b, node.inputs[0]))
         y = b.out(node.outputs[0], x.layout)
-        b.emit("dropout", x.floats * 8.0, x=x.at(), y=y.at(), seed=b.seed.at(), n=x.images, c=x.channels, h=x.h, w=x.w,
-               **x.strides("x"), **y.strides("y"), layout=(PLAIN, LANES_C, LANES_N).index(x.layout),
-               stream=b.stream(stream), p=node.attrs["p"])
+        b.emit(
+            "dropout",
+            x.floats * 8.0,
+            x=x.at(),
+            y=y.at(),
+            seed=b.seed.at(),
+            n=x.images,
+            c=x.channels,
+            h=x.h,
+            w=x.w,
+            **x.strides("x"),
+            **y.strides("y"),
+            layout=(PLAIN, LANES_C, LANES_N).index(x.layout),
+            stream=b.stream(stream),
+            p=node.attrs["p"],
+        )

@@ -18,9 +18,25 @@ def emit_gemm(b, m, n, k, a, a_m, a_k, w, w_k, w_n, c, bias=None, mask=None, act
     b.emit("gemm_pack_b", packed.floats, b=w.at(), bp=packed.at(), k=k, n=n, b_k=w_k, b_n=w_n)
     size = _core.gemm_scratch(m, k)
     scratch = b.scratch(size * b.threads)
-    b.emit("gemm", float(m) * n * k, a=a.at(), bp=packed.at(), bias=bias.at() if bias else None,
-           mask=mask.at() if mask else None, c=c.at(), scratch=scratch.at(), m=m, n=n, k=k, a_m=a_m, a_k=a_k, c_m=n,
-           scratch_size=size, act=act, accumulate=0)
+    b.emit(
+        "gemm",
+        float(m) * n * k,
+        a=a.at(),
+        bp=packed.at(),
+        bias=bias.at() if bias else None,
+        mask=mask.at() if mask else None,
+        c=c.at(),
+        scratch=scratch.at(),
+        m=m,
+        n=n,
+        k=k,
+        a_m=a_m,
+        a_k=a_k,
+        c_m=n,
+        scratch_size=size,
+        act=act,
+        accumulate=0,
+    )
 
 
 def emit_linear_n(b, x, w, bias, mask, y, k, w_step, w_m, outs, act):
@@ -28,10 +44,37 @@ def emit_linear_n(b, x, w, bias, mask, y, k, w_step, w_m, outs, act):
     runs = b.constant(np.zeros((1, 2), np.int64))
     panels = b.constant(np.array([[0, 0, 0, outs]], np.int64))
     m = {"m_n": 0, "m_c": mask.sc if mask else 0, "m_h": 0, "m_w": mask.sn if mask else 0}
-    b.emit("conv_lanes_n", float(x.images) * k * outs, x=x.at(), w=w.at(), bias=bias.at() if bias else None,
-           mask=mask.at() if mask else None, y=y.at(), runs=runs.at(), panels=panels.at(), rows=None, cols=None, n=1, oh=1, ow=x.n, nruns=1,
-           run_len=k, x_step=b.vw, w_step=w_step, w_m=w_m, npanels=1, x_n=0, x_h=0, x_w=x.sn, y_n=0, y_c=y.sc, y_h=0,
-           y_w=y.sn, **m, act=act)
+    b.emit(
+        "conv_lanes_n",
+        float(x.images) * k * outs,
+        x=x.at(),
+        w=w.at(),
+        bias=bias.at() if bias else None,
+        mask=mask.at() if mask else None,
+        y=y.at(),
+        runs=runs.at(),
+        panels=panels.at(),
+        rows=None,
+        cols=None,
+        n=1,
+        oh=1,
+        ow=x.n,
+        nruns=1,
+        run_len=k,
+        x_step=b.vw,
+        w_step=w_step,
+        w_m=w_m,
+        npanels=1,
+        x_n=0,
+        x_h=0,
+        x_w=x.sn,
+        y_n=0,
+        y_c=y.sc,
+        y_h=0,
+        y_w=y.sn,
+        **m,
+        act=act,
+    )
 
 
 class Linear(Op):
@@ -46,8 +89,9 @@ class Linear(Op):
         check_rank("linear", "input", x, 2, "(N, in_features)")
         check_rank("linear", "weight", w, 2, "(out_features, in_features)")
         if x.shape[1] != w.shape[1]:
-            raise ValueError(f"linear: input has {x.shape[1]} features (shape {x.shape}), expected {w.shape[1]} "
-                             f"(weight {w.shape})")
+            raise ValueError(
+                f"linear: input has {x.shape[1]} features (shape {x.shape}), expected {w.shape[1]} (weight {w.shape})"
+            )
         if len(inputs) > 2 and inputs[2].shape != (w.shape[0],):
             raise ValueError(f"linear: bias must have shape ({w.shape[0]},), got {inputs[2].shape}")
         return [((x.shape[0], w.shape[0]), "float32")]
@@ -70,8 +114,21 @@ class Linear(Op):
             return emit_linear_n(b, x, w, bias, None, y, k, 1, k, outs, act)
         x, y = b.get(node.inputs[0], PLAIN, dense=True), b.out(node.outputs[0], PLAIN)
         if n <= GEMV_ROWS:
-            b.emit("gemv", float(n) * k * outs, x=x.at(), w=w.at(), bias=bias.at() if bias else None, y=y.at(), m=n,
-                   n=outs, k=k, x_m=k, w_n=k, y_m=outs, act=act)
+            b.emit(
+                "gemv",
+                float(n) * k * outs,
+                x=x.at(),
+                w=w.at(),
+                bias=bias.at() if bias else None,
+                y=y.at(),
+                m=n,
+                n=outs,
+                k=k,
+                x_m=k,
+                w_n=k,
+                y_m=outs,
+                act=act,
+            )
         else:
             emit_gemm(b, n, outs, k, x, k, 1, w, 1, k, y, bias=bias, act=act)
 
@@ -93,8 +150,10 @@ class LinearData(Op):
     def grad(self, node, douts, needs):
         dy, w = node.inputs[:2]
         g = douts[0]
-        return [add_node(OPS["linear"], [g, w]) if needs[0] else None,
-                add_node(OPS["linear_weight"], [g, dy]) if needs[1] else None]
+        return [
+            add_node(OPS["linear"], [g, w]) if needs[0] else None,
+            add_node(OPS["linear_weight"], [g, dy]) if needs[1] else None,
+        ]
 
     def lower(self, node, b):
         (n, outs), k = node.inputs[0].shape, node.inputs[1].shape[1]
@@ -139,8 +198,10 @@ class Matmul(Op):
 
     def grad(self, node, douts, needs):
         a, w = node.inputs
-        return [add_node(OPS["linear"], [douts[0], w]) if needs[0] else None,
-                add_node(OPS["linear_weight"], [douts[0], a]) if needs[1] else None]
+        return [
+            add_node(OPS["linear"], [douts[0], w]) if needs[0] else None,
+            add_node(OPS["linear_weight"], [douts[0], a]) if needs[1] else None,
+        ]
 
     def lower(self, node, b):
         (m, k), n = node.inputs[0].shape, node.inputs[1].shape[1]
@@ -148,7 +209,9 @@ class Matmul(Op):
         emit_gemm(b, m, n, k, a, k, 1, w, n, 1, b.out(node.outputs[0], PLAIN))
 
     def cases(self):
-        return [([(m, k), (k, n)], {}) for m, k, n in [(1, 1, 1), (7, 5, 17), (33, 20, 9), (50, 300, 47), (130, 70, 65)]]
+        return [
+            ([(m, k), (k, n)], {}) for m, k, n in [(1, 1, 1), (7, 5, 17), (33, 20, 9), (50, 300, 47), (130, 70, 65)]
+        ]
 
 
 __all__ = ["LANES_C", "emit_gemm"]

@@ -29,8 +29,10 @@ class CrossEntropy(Op):
         if len(x.shape) < 2:
             raise ValueError(f"cross_entropy: logits must have shape (N, C, ...), got {x.shape}")
         if target.shape != (x.shape[0], *x.shape[2:]):
-            raise ValueError(f"cross_entropy: target must have shape {(x.shape[0], *x.shape[2:])} for logits {x.shape}, "
-                             f"got {target.shape}")
+            raise ValueError(
+                f"cross_entropy: target must have shape {(x.shape[0], *x.shape[2:])} for logits {x.shape}, "
+                f"got {target.shape}"
+            )
         if target.dtype != "int64":
             raise TypeError(f"cross_entropy: target must be class indices (integers), got {target.dtype}")
         if len(inputs) > 2 and inputs[2].shape != (x.shape[1],):
@@ -49,10 +51,21 @@ class CrossEntropy(Op):
         weight = b.get(node.inputs[2], PLAIN) if len(node.inputs) > 2 else None
         loss = b.out(node.outputs[0], PLAIN)
         dx = b.out(node.outputs[1], LANES_N)
-        b.emit("cross_entropy", x.floats * 10.0, x=x.at(), target=target.at(), weight=weight.at() if weight else None,
-               loss=loss.at(), dx=dx.at(), images=x.images, c=x.c, inner=x.sc // b.vw,
-               ignore_index=node.attrs["ignore_index"], reduction=REDUCTIONS.index(node.attrs["reduction"]),
-               label_smoothing=node.attrs["label_smoothing"])
+        b.emit(
+            "cross_entropy",
+            x.floats * 10.0,
+            x=x.at(),
+            target=target.at(),
+            weight=weight.at() if weight else None,
+            loss=loss.at(),
+            dx=dx.at(),
+            images=x.images,
+            c=x.c,
+            inner=x.sc // b.vw,
+            ignore_index=node.attrs["ignore_index"],
+            reduction=REDUCTIONS.index(node.attrs["reduction"]),
+            label_smoothing=node.attrs["label_smoothing"],
+        )
 
 
 class ScaleItems(Op):

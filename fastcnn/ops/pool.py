@@ -8,7 +8,7 @@ from .base import OPS, Op, check_float, check_rank
 
 
 def output_size(size, k, stride, pad, dilation, ceil_mode) -> int:
-    """PyTorch's rule: with ceil_mode a last window may hang over the end, but must start inside the padded left part."""
+    """PyTorch's rule: with ceil_mode a last window may hang over the end, but must start before it."""
     span = size + 2 * pad - dilation * (k - 1) - 1
     if not ceil_mode:
         return span // stride + 1
@@ -28,20 +28,35 @@ def _infer(op, inputs, attrs):
     (kh, kw), (sh, sw), (ph, pw) = attrs["kernel"], attrs["stride"], attrs["padding"]
     dh, dw = attrs.get("dilation", (1, 1))
     if ph > kh // 2 or pw > kw // 2:
-        raise ValueError(f"{op}: padding must be at most half the kernel size, got padding {attrs['padding']} "
-                         f"and kernel_size {attrs['kernel']}")
+        raise ValueError(
+            f"{op}: padding must be at most half the kernel size, got padding {attrs['padding']} "
+            f"and kernel_size {attrs['kernel']}"
+        )
     oh = output_size(x.shape[2], kh, sh, ph, dh, attrs["ceil_mode"])
     ow = output_size(x.shape[3], kw, sw, pw, dw, attrs["ceil_mode"])
     if oh < 1 or ow < 1:
-        raise ValueError(f"{op}: input {x.shape[2]}x{x.shape[3]} is smaller than the window {kh}x{kw} "
-                         f"(padding {attrs['padding']})")
+        raise ValueError(
+            f"{op}: input {x.shape[2]}x{x.shape[3]} is smaller than the window {kh}x{kw} (padding {attrs['padding']})"
+        )
     return (*x.shape[:2], oh, ow)
 
 
 def _window(x_shape, y_shape, attrs, storage):
     (kh, kw), (sh, sw), (ph, pw) = attrs["kernel"], attrs["stride"], attrs["padding"]
-    return dict(n=storage.n, c=storage.c, h=x_shape[2], w=x_shape[3], oh=y_shape[2], ow=y_shape[3], kh=kh, kw=kw,
-                stride_h=sh, stride_w=sw, pad_h=ph, pad_w=pw)
+    return dict(
+        n=storage.n,
+        c=storage.c,
+        h=x_shape[2],
+        w=x_shape[3],
+        oh=y_shape[2],
+        ow=y_shape[3],
+        kh=kh,
+        kw=kw,
+        stride_h=sh,
+        stride_w=sw,
+        pad_h=ph,
+        pad_w=pw,
+    )
 
 
 def _dilation(attrs):
@@ -66,9 +81,17 @@ class MaxPool2d(Op):
         x = b.get(node.inputs[0], blocked(b, node.inputs[0]))
         y = b.out(node.outputs[0], x.layout)
         idx = b.out(node.outputs[1], x.layout).at() if node.outputs[1].id in b.used else None
-        b.emit("max_pool", y.floats * 4.0, x=x.at(), y=y.at(), idx=idx,
-               **_window(node.inputs[0].shape, node.outputs[0].shape, node.attrs, x), **_dilation(node.attrs),
-               **x.strides("x"), **y.strides("y"))
+        b.emit(
+            "max_pool",
+            y.floats * 4.0,
+            x=x.at(),
+            y=y.at(),
+            idx=idx,
+            **_window(node.inputs[0].shape, node.outputs[0].shape, node.attrs, x),
+            **_dilation(node.attrs),
+            **x.strides("x"),
+            **y.strides("y"),
+        )
 
     def cases(self):
         out = []
@@ -100,9 +123,19 @@ class MaxPool2dBwd(Op):
         mask = b.get(node.inputs[2], idx_layout) if node.attrs.get("mask") else None
         dx = b.out(node.outputs[0], idx_layout)
         m = mask.strides("m") if mask else {"m_n": 0, "m_c": 0, "m_h": 0}
-        b.emit("max_pool_bwd", dx.floats * 2.0, dy=dy.at(), idx=idx.at(), mask=mask.at() if mask else None, dx=dx.at(),
-               **_window(node.attrs["shape"], node.inputs[0].shape, node.attrs, dx), **_dilation(node.attrs),
-               **dy.strides("y"), **m, **dx.strides("x"))
+        b.emit(
+            "max_pool_bwd",
+            dx.floats * 2.0,
+            dy=dy.at(),
+            idx=idx.at(),
+            mask=mask.at() if mask else None,
+            dx=dx.at(),
+            **_window(node.attrs["shape"], node.inputs[0].shape, node.attrs, dx),
+            **_dilation(node.attrs),
+            **dy.strides("y"),
+            **m,
+            **dx.strides("x"),
+        )
 
 
 class AvgPool2d(Op):
@@ -117,10 +150,17 @@ class AvgPool2d(Op):
     def lower(self, node, b):
         x = b.get(node.inputs[0], blocked(b, node.inputs[0]))
         y = b.out(node.outputs[0], x.layout)
-        b.emit("avg_pool", y.floats * 4.0, x=x.at(), y=y.at(),
-               **_window(node.inputs[0].shape, node.outputs[0].shape, node.attrs, x),
-               count_include_pad=int(node.attrs["count_include_pad"]), divisor=node.attrs["divisor"] or 0,
-               **x.strides("x"), **y.strides("y"))
+        b.emit(
+            "avg_pool",
+            y.floats * 4.0,
+            x=x.at(),
+            y=y.at(),
+            **_window(node.inputs[0].shape, node.outputs[0].shape, node.attrs, x),
+            count_include_pad=int(node.attrs["count_include_pad"]),
+            divisor=node.attrs["divisor"] or 0,
+            **x.strides("x"),
+            **y.strides("y"),
+        )
 
     def cases(self):
         out = []
@@ -131,8 +171,9 @@ class AvgPool2d(Op):
             ((2, 5, 7, 9), (3, 2), {"stride": (2, 2), "ceil_mode": True, "padding": (1, 1)}),
             ((3, 4, 5, 5), (2, 3), {"stride": (1, 1), "divisor": 5}),
         ]:
-            base = dict(kernel=kernel, stride=kernel, padding=(0, 0), ceil_mode=False, count_include_pad=True,
-                        divisor=None)
+            base = dict(
+                kernel=kernel, stride=kernel, padding=(0, 0), ceil_mode=False, count_include_pad=True, divisor=None
+            )
             out.append(([shape], {**base, **change}))
         return out
 
@@ -146,7 +187,14 @@ class AvgPool2dBwd(Op):
     def lower(self, node, b):
         dy = b.get(node.inputs[0], blocked(b, node.inputs[0]))
         dx = b.out(node.outputs[0], dy.layout)
-        b.emit("avg_pool_bwd", dx.floats * 2.0, dy=dy.at(), dx=dx.at(),
-               **_window(node.attrs["shape"], node.inputs[0].shape, node.attrs, dx),
-               count_include_pad=int(node.attrs["count_include_pad"]), divisor=node.attrs["divisor"] or 0,
-               **dy.strides("y"), **dx.strides("x"))
+        b.emit(
+            "avg_pool_bwd",
+            dx.floats * 2.0,
+            dy=dy.at(),
+            dx=dx.at(),
+            **_window(node.attrs["shape"], node.inputs[0].shape, node.attrs, dx),
+            count_include_pad=int(node.attrs["count_include_pad"]),
+            divisor=node.attrs["divisor"] or 0,
+            **dy.strides("y"),
+            **dx.strides("x"),
+        )

@@ -29,8 +29,11 @@ class Reshape(Op):
         b.alias(y, b.get(x, layout, dense=True))
 
     def cases(self):
-        return [([(2, 3, 4, 5)], {"shape": (2, 60)}), ([(17, 6, 2, 2)], {"shape": (17, 24)}),
-                ([(4, 6)], {"shape": (3, 8)})]
+        return [
+            ([(2, 3, 4, 5)], {"shape": (2, 60)}),
+            ([(17, 6, 2, 2)], {"shape": (17, 24)}),
+            ([(4, 6)], {"shape": (3, 8)}),
+        ]
 
 
 class StridedCopy(Op):
@@ -45,9 +48,20 @@ class StridedCopy(Op):
 
     def grad(self, node, douts, needs):
         a = node.attrs
-        return [add_node(OPS["strided_copy"], [douts[0]], shape=node.inputs[0].shape, sizes=a["sizes"],
-                         x_strides=a["y_strides"], y_strides=a["x_strides"], x_start=a["y_start"],
-                         y_start=a["x_start"], filled=int(np.prod(a["sizes"])) != node.inputs[0].size, value=0.0)]
+        return [
+            add_node(
+                OPS["strided_copy"],
+                [douts[0]],
+                shape=node.inputs[0].shape,
+                sizes=a["sizes"],
+                x_strides=a["y_strides"],
+                y_strides=a["x_strides"],
+                x_start=a["y_start"],
+                y_start=a["x_start"],
+                filled=int(np.prod(a["sizes"])) != node.inputs[0].size,
+                value=0.0,
+            )
+        ]
 
     def lower(self, node, b):
         a = node.attrs
@@ -55,13 +69,27 @@ class StridedCopy(Op):
         y = b.out(node.outputs[0], PLAIN)
         target = y if y.dense else b.new(node.outputs[0].shape)
         if a["filled"]:
-            b.emit("fill", target.floats, y=target.at(), n=1, c=1, h=1, len=target.floats, y_n=0, y_c=0, y_h=0,
-                   value=a["value"])
+            b.emit(
+                "fill",
+                target.floats,
+                y=target.at(),
+                n=1,
+                c=1,
+                h=1,
+                len=target.floats,
+                y_n=0,
+                y_c=0,
+                y_h=0,
+                value=a["value"],
+            )
         lead = 6 - len(a["sizes"])
-        table = np.array([[1] * lead + list(a["sizes"]), [0] * lead + list(a["x_strides"]),
-                          [0] * lead + list(a["y_strides"])], np.int64)
-        b.emit("strided_copy", target.floats, x=x.at(a["x_start"]), y=target.at(a["y_start"]),
-               table=b.constant(table).at())
+        table = np.array(
+            [[1] * lead + list(a["sizes"]), [0] * lead + list(a["x_strides"]), [0] * lead + list(a["y_strides"])],
+            np.int64,
+        )
+        b.emit(
+            "strided_copy", target.floats, x=x.at(a["x_start"]), y=target.at(a["y_start"]), table=b.constant(table).at()
+        )
         if target is not y:
             b.copy(target, y)
 
@@ -83,8 +111,18 @@ def transpose(x, axes):
         raise ValueError(f"transpose: at most 6 dimensions, got shape {x.shape}")
     shape = tuple(x.shape[a] for a in axes)
     step = strides(x.shape)
-    return add_node(OPS["strided_copy"], [x], shape=shape, sizes=shape, x_strides=tuple(step[a] for a in axes),
-                    y_strides=tuple(strides(shape)), x_start=0, y_start=0, filled=False, value=0.0)
+    return add_node(
+        OPS["strided_copy"],
+        [x],
+        shape=shape,
+        sizes=shape,
+        x_strides=tuple(step[a] for a in axes),
+        y_strides=tuple(strides(shape)),
+        x_start=0,
+        y_start=0,
+        filled=False,
+        value=0.0,
+    )
 
 
 def pad(x, before, after, value):
@@ -96,6 +134,15 @@ def pad(x, before, after, value):
     if min(sizes, default=1) < 1:
         raise ValueError(f"pad: nothing is left of shape {x.shape} after padding {tuple(zip(before, after))}")
     xs, ys = strides(x.shape), strides(shape)
-    return add_node(OPS["strided_copy"], [x], shape=shape, sizes=sizes, x_strides=tuple(xs), y_strides=tuple(ys),
-                    x_start=sum(-min(lo, 0) * s for lo, s in zip(before, xs)),
-                    y_start=sum(max(lo, 0) * s for lo, s in zip(before, ys)), filled=shape != sizes, value=float(value))
+    return add_node(
+        OPS["strided_copy"],
+        [x],
+        shape=shape,
+        sizes=sizes,
+        x_strides=tuple(xs),
+        y_strides=tuple(ys),
+        x_start=sum(-min(lo, 0) * s for lo, s in zip(before, xs)),
+        y_start=sum(max(lo, 0) * s for lo, s in zip(before, ys)),
+        filled=shape != sizes,
+        value=float(value),
+    )

@@ -24,12 +24,16 @@ class Softmax(Op):
     def lower(self, node, b):
         x = b.get(node.inputs[0], LANES_N, dense=True)
         y = b.out(node.outputs[0], LANES_N)
-        b.emit("softmax", x.floats * 8.0, x=x.at(), y=y.at(), n=x.n, c=x.c, inner=x.sc // b.vw,
-               log=int(node.attrs["log"]))
+        b.emit(
+            "softmax", x.floats * 8.0, x=x.at(), y=y.at(), n=x.n, c=x.c, inner=x.sc // b.vw, log=int(node.attrs["log"])
+        )
 
     def cases(self):
-        return [([shape], {"log": log}) for log in (False, True)
-                for shape in [(1, 1, 1), (3, 10, 1), (17, 5, 3), (64, 10, 1), (2, 33, 7)]]
+        return [
+            ([shape], {"log": log})
+            for log in (False, True)
+            for shape in [(1, 1, 1), (3, 10, 1), (17, 5, 3), (64, 10, 1), (2, 33, 7)]
+        ]
 
 
 class SoftmaxBwd(Op):
@@ -41,8 +45,17 @@ class SoftmaxBwd(Op):
     def lower(self, node, b):
         y, dy = (b.get(s, LANES_N, dense=True) for s in node.inputs)
         dx = b.out(node.outputs[0], LANES_N)
-        b.emit("softmax_bwd", y.floats * 8.0, y=y.at(), dy=dy.at(), dx=dx.at(), n=y.n, c=y.c, inner=y.sc // b.vw,
-               log=int(node.attrs["log"]))
+        b.emit(
+            "softmax_bwd",
+            y.floats * 8.0,
+            y=y.at(),
+            dy=dy.at(),
+            dx=dx.at(),
+            n=y.n,
+            c=y.c,
+            inner=y.sc // b.vw,
+            log=int(node.attrs["log"]),
+        )
 
 
 def split(shape, dim) -> tuple[int, int, int]:

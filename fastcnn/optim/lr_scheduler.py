@@ -1,4 +1,4 @@
-"""Learning rates over time. A scheduler sets lr of every param group when step() is called, once per epoch as a rule."""
+"""Learning rates over time. A scheduler sets lr of every param group when step() is called, once per epoch."""
 
 from __future__ import annotations
 
