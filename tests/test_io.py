@@ -41,7 +41,7 @@ def test_a_class_of_ones_own_keeps_its_weights_only(tmp_path):
     path = tmp_path / "own.safetensors"
     model = Own()
     fc.save(model, path)
-    with pytest.raises(FileFormatError, match="load_weights|load_state"):
+    with pytest.raises(FileFormatError, match=r"load_weights|load_state"):
         fc.load(path)
     other = Own()
     load_weights(other, path)
@@ -78,7 +78,7 @@ def test_names_outside_the_registry_are_refused(name, tmp_path):
 
 def test_weights_of_another_model(tmp_path):
     save_file({"a": np.ones(3, np.float32)}, tmp_path / "a.safetensors")
-    with pytest.raises(ValueError, match="conv1.weight"):
+    with pytest.raises(ValueError, match=r"conv1\.weight"):
         load_weights(models.lenet5(), tmp_path / "a.safetensors")
 
 
