@@ -135,6 +135,7 @@ def test_reading_a_traced_value_names_the_line(use):
 def test_pooling_of_special_values(value):
     x = np.full((2, 3, 4, 4), value, np.float32)
     y, pos = F.max_pool2d(x, 2, return_indices=True)
+    assert pos.dtype == np.int64
     np.testing.assert_array_equal(y, np.full(y.shape, value, np.float32))
     assert pos.min() >= 0 and pos.max() < 16
     _, pullback = fc.vjp(lambda x: F.max_pool2d(x, 2), x)

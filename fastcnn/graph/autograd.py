@@ -196,19 +196,24 @@ class Call:
         program = self.program
         seed = random.next_seed() if program.random else 0
         if not self.record:
-            outputs = program.forward(arrays, seed)
+            outputs = [_public(out) for out in program.forward(arrays, seed)]
             return outputs[0] if self.single else tuple(outputs)
         arrays = [a.copy() if a is v or np.may_share_memory(a, v) else a for a, v in zip(arrays, values)]
-        outputs = program.forward(arrays, seed)
+        outputs, token = program.forward_token(arrays, seed)
         parents = [v for v, t in zip(values, self.tracked_args) if t] + self.params
-        record = Record(program, program.token, seed, arrays, parents)
+        record = Record(program, token, seed, arrays, parents)
         results = []
         for i, out in enumerate(outputs):
             if out.dtype == _FLOAT32:
                 out = out.view(Tensor)
                 out._tape, out._index = record, i
-            results.append(out)
+            results.append(_public(out))
         return results[0] if self.single else tuple(results)
+
+
+def _public(out: np.ndarray) -> np.ndarray:
+    """Positions are int32 inside and, as in PyTorch, int64 outside."""
+    return out if out.dtype == _FLOAT32 else out.astype(np.int64)
 
 
 def call_function(fn, name, values, kwargs):
@@ -265,8 +270,7 @@ def vjp(f, *arrays):
     wrt = [s for s in inputs if s.dtype == "float32"]
     program = Program(inputs, outputs, wrt, name="vjp")
     seed = random.next_seed() if program.random else 0
-    values = program.forward(gated, seed)
-    token = program.token
+    values, token = program.forward_token(gated, seed)
 
     def pullback(dy):
         douts = [dy] if single else list(dy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections import OrderedDict
 
 import numpy as np
@@ -253,7 +254,11 @@ class Program:
                     )
 
     def forward(self, arrays: list[np.ndarray], seed: int = 0) -> list[np.ndarray]:
-        """Outputs for gated inputs. `token` then names this run for `backward`."""
+        """Outputs for gated inputs."""
+        return self.forward_token(arrays, seed)[0]
+
+    def forward_token(self, arrays: list[np.ndarray], seed: int = 0) -> tuple[list[np.ndarray], int]:
+        """Outputs for gated inputs, and a token that names this run for `backward`."""
         if self._targets:
             self._check_targets(arrays)
         outputs = self._new_outputs()
@@ -265,12 +270,9 @@ class Program:
                 self.seed[0] = seed
             self._run(io, *self._forward)
             self._run_id += 1
-            self.arena.owner = (self, self._run_id)
-        return outputs
-
-    @property
-    def token(self):
-        return self._run_id
+            token = self._run_id
+            self.arena.owner = (self, token)
+        return outputs, token
 
     def backward(self, token, seed, arrays, douts) -> list[np.ndarray | None]:
         """Gradients with respect to `wrt` for the forward run `token` on `arrays`, run again if it was overwritten."""
@@ -330,18 +332,21 @@ class Cache:
     def __init__(self, size: int = 32):
         self.size = size
         self._items: OrderedDict = OrderedDict()
+        self._lock = threading.Lock()
 
     def get(self, key):
-        item = self._items.get(key)
-        if item is not None:
-            self._items.move_to_end(key)
-        return item
+        with self._lock:
+            item = self._items.get(key)
+            if item is not None:
+                self._items.move_to_end(key)
+            return item
 
     def put(self, key, item):
-        self._items[key] = item
-        while len(self._items) > self.size:
-            self._items.popitem(last=False)
-        return item
+        with self._lock:
+            self._items[key] = item
+            while len(self._items) > self.size:
+                self._items.popitem(last=False)
+            return item
 
     def __len__(self):
         return len(self._items)
