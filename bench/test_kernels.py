@@ -9,10 +9,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-import reference as ref  # noqa: E402
-from frameworks import common, fastcnn_  # noqa: E402
+import reference as ref
+from frameworks import common, fastcnn_
 
-import fastcnn as fc  # noqa: E402
+import fastcnn as fc
 
 LAYERS = common.convolutions(quick=True)
 
