@@ -124,7 +124,7 @@ INLINE void gemm_tile(const float *a, int64_t a_i, int64_t a_p, const float *b, 
     GEMM_EACH_ROW(PREFETCH)
 #undef PREFETCH
     for (int i = 0; i < GEMM_AHEAD; i += 16) __builtin_prefetch(o->next_b + i, 0, 2);
-    for (int64_t p = 0; p < k; p++) {
+    _Pragma("GCC unroll 4") for (int64_t p = 0; p < k; p++) {
         const vec b0 = vload(b), b1 = vload(b + VW);
 #define ROW_STEP(i)                  \
     {                                \
@@ -232,18 +232,21 @@ GEMV_TILE(1, 8)
 GEMV_TILE(4, 1)
 GEMV_TILE(4, 3)
 
+enum { GEMV_N = 24 }; /* rows of w that all rows of x meet before the next ones are read; whole tiles of 3 and 8 */
+
 FC_DEFINE(gemv) {
     int64_t lo, hi;
     share(a->n, ith, nth, &lo, &hi);
-    int64_t m = 0;
-    for (; m + 4 <= a->m; m += 4) {
-        int64_t n = lo;
-        for (; n + 3 <= hi; n += 3) gemv_tile_4x3(a, m, n);
-        for (; n < hi; n++) gemv_tile_4x1(a, m, n);
-    }
-    for (; m < a->m; m++) {
-        int64_t n = lo;
-        for (; n + 8 <= hi; n += 8) gemv_tile_1x8(a, m, n);
-        for (; n < hi; n++) gemv_tile_1x1(a, m, n);
+    for (int64_t next; lo < hi; lo = next) {
+        next = hi - lo < GEMV_N ? hi : lo + GEMV_N;
+        int64_t m = 0, n;
+        for (; m + 4 <= a->m; m += 4) {
+            for (n = lo; n + 3 <= next; n += 3) gemv_tile_4x3(a, m, n);
+            for (; n < next; n++) gemv_tile_4x1(a, m, n);
+        }
+        for (; m < a->m; m++) {
+            for (n = lo; n + 8 <= next; n += 8) gemv_tile_1x8(a, m, n);
+            for (; n < next; n++) gemv_tile_1x1(a, m, n);
+        }
     }
 }

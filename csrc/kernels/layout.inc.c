@@ -22,8 +22,11 @@ FC_DEFINE(pack_lanes_c) {
             offset[lane] = live[lane] ? lane * plane : 0;
         }
         const float *x = a->x + (r.n * a->c + r.c * VW) * plane + r.h * a->w + r.at;
-        rows_to_lanes(x, offset, iload(live), a->y + r.n * a->y_n + r.c * a->y_c + r.h * a->y_h + r.at * VW, VW,
-                      r.count);
+        float *y = a->y + r.n * a->y_n + r.c * a->y_c + r.h * a->y_h + r.at * VW;
+        if (plane == 1 && live[VW - 1])
+            vstore(y, vload(x)); /* the channels are next to each other already */
+        else
+            rows_to_lanes(x, offset, iload(live), y, VW, r.count);
     }
 }
 
@@ -51,8 +54,12 @@ FC_DEFINE(unpack_lanes_c) {
     for (int lane = 0; lane < VW; lane++) offset[lane] = lane * plane;
     while (rows_next(&r)) {
         const int64_t lanes = a->c - r.c * VW < VW ? a->c - r.c * VW : VW;
-        lanes_to_rows(a->x + r.n * a->x_n + r.c * a->x_c + r.h * a->x_h + r.at * VW,
-                      a->y + (r.n * a->c + r.c * VW) * plane + r.h * a->w + r.at, offset, (int)lanes, r.count);
+        const float *x = a->x + r.n * a->x_n + r.c * a->x_c + r.h * a->x_h + r.at * VW;
+        float *y = a->y + (r.n * a->c + r.c * VW) * plane + r.h * a->w + r.at;
+        if (plane == 1 && lanes == VW)
+            vstore(y, vload(x));
+        else
+            lanes_to_rows(x, y, offset, (int)lanes, r.count);
     }
 }
 
