@@ -55,10 +55,9 @@ def main() -> None:
         for threads in [1] if task in ONE_THREAD_ONLY else map(int, args.threads.split(",")):
             measured = measure(task, threads, args, report["versions"])
             report["rows"] += rows(task, threads, measured, report["machine"])
-    Path(args.out + ".json").write_text(json.dumps(report, indent=1))
-    text = markdown(report)
-    Path(args.out + ".md").write_text(text)
-    print(text)
+            Path(args.out + ".json").write_text(json.dumps(report, indent=1))
+            Path(args.out + ".md").write_text(markdown(report))  # after every task: an interrupted run keeps its rows
+    print(markdown(report))
 
 
 def machine() -> dict:
