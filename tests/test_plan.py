@@ -251,3 +251,15 @@ def test_sizes_that_overflow_are_refused(side):
     y = F.conv2d(x, np.ones((4, 4, 1, 1), np.float32))
     with pytest.raises((MemoryError, ValueError), match="memory"):
         Program([x], [y])
+
+
+def test_a_plain_step_of_the_optimizer_reaches_packed_weights():
+    model = models.lenet5()
+    opt = optim.SGD(model.parameters(), 0.5)
+    x = batch(1)[0]
+    before = model.eval()(x)
+    assert not any(p.exposed for p in model.parameters()), "initialisation hands out no array"
+    for p in model.parameters():
+        p.grad = np.ones(p.shape, np.float32)
+    opt.step()
+    assert not np.array_equal(model(x), before)

@@ -36,8 +36,14 @@ def skipping() -> bool:
     return getattr(_state, "skipping", False)
 
 
-def _array(tensor: Any) -> np.ndarray:
-    return tensor if isinstance(tensor, np.ndarray) else tensor.data
+def _shape(tensor: Any) -> tuple[int, ...]:
+    return tuple(tensor.shape)
+
+
+def _write(tensor: T, values: Any) -> T:
+    """By index, not through Parameter.data: a parameter whose array was handed out is packed anew for every run."""
+    tensor[...] = values  # type: ignore[index]
+    return tensor
 
 
 def fans(tensor: Any) -> tuple[int, int]:
@@ -62,22 +68,17 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
 
 def uniform_(tensor: T, a: float = 0.0, b: float = 1.0) -> T:
     """Uniform in [a, b)."""
-    array = _array(tensor)
-    array[...] = a + (b - a) * generator().random(array.shape, dtype=np.float32)
-    return tensor
+    return _write(tensor, a + (b - a) * generator().random(_shape(tensor), dtype=np.float32))
 
 
 def normal_(tensor: T, mean: float = 0.0, std: float = 1.0) -> T:
     """Normal with this mean and standard deviation."""
-    array = _array(tensor)
-    array[...] = mean + std * generator().standard_normal(array.shape, dtype=np.float32)
-    return tensor
+    return _write(tensor, mean + std * generator().standard_normal(_shape(tensor), dtype=np.float32))
 
 
 def constant_(tensor: T, val: float) -> T:
     """Every element `val`."""
-    _array(tensor)[...] = val
-    return tensor
+    return _write(tensor, val)
 
 
 def zeros_(tensor: T) -> T:

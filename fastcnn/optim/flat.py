@@ -52,11 +52,12 @@ class Block:
 
     def holds(self, param: Any) -> bool:
         """Whether the parameter's storage still is inside this block."""
-        return param.data.base is self.data.base
+        base = param.storage.base  # of a deep copy: None
+        return base is not None and base is self.data.base
 
     def start(self, param: Any) -> int:
         """Where the parameter begins, in floats."""
-        return (_address(param.data) - _address(self.data)) // 4
+        return (_address(param.storage) - _address(self.data)) // 4
 
 
 class Entry:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastcnn import _core
+from fastcnn import _core, config
 from fastcnn.optim.flat import Entry, FlatGroup
 
 Step = tuple[str, dict[str, Any]]
@@ -150,6 +150,7 @@ class Optimizer:
         self._refresh_hyper(update)
         for name, fields in update:
             _core.run_kernel(name, **fields)
+        config.weights_changed()
         return loss
 
     def state_dict(self) -> dict[str, Any]:
