@@ -46,13 +46,16 @@ class Sequential(Module):
             raise IndexError(f"Sequential: index {index} is out of range for {len(names)} modules")
         return names[index]
 
-    def _rename(self, modules: Iterable[Module]) -> None:
-        """Replace all children by these, named "0", "1", ..."""
-        modules = list(modules)
+    def _replace(self, modules: dict[str, Any]) -> None:
+        """Have these children instead, in this order."""
         for name in list(self._modules):
             delattr(self, name)
-        for index, module in enumerate(modules):
-            self._put(str(index), module)
+        for name, module in modules.items():
+            self._put(name, module)
+
+    def _rename(self, modules: Iterable[Module]) -> None:
+        """Have these children instead, named "0", "1", ..."""
+        self._replace({str(index): module for index, module in enumerate(modules)})
 
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
@@ -60,14 +63,16 @@ class Sequential(Module):
         return self._modules[self._name(index)]
 
     def __setitem__(self, index: int, module: Module) -> None:
-        self._put(self._name(index), module)
+        if not isinstance(module, Module):
+            raise TypeError(f"Sequential: only a Module can be put at {index}, got {type(module).__name__}")
+        self._replace({**self._modules, self._name(index): module})
 
     def __delitem__(self, index: int | slice) -> None:
         names = list(self._modules)
         for name in names[index] if isinstance(index, slice) else [self._name(index)]:
             delattr(self, name)
         if names == [str(i) for i in range(len(names))]:  # keep numbered children numbered
-            self._rename(self)
+            self._rename(list(self))
 
     def __len__(self) -> int:
         return len(self._modules)
