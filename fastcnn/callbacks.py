@@ -59,7 +59,7 @@ class _Monitor:
                 f"{self.owner}: monitor {self.monitor!r} is not among {', '.join(logs)}{hint}"
             )
         value = self.sign * logs[self.monitor]
-        if value < self.best - self.min_delta or (value < math.inf and self.best == math.inf):
+        if value < self.best - self.min_delta:
             self.best = value
             return True
         return False
@@ -134,7 +134,7 @@ class EarlyStopping(Callback):
                 self._weights = {name: np.array(array) for name, array in state.items()}
             return
         self._waited += 1
-        if self._waited > self.patience:
+        if self._waited >= self.patience:
             self.stopped_epoch = epoch
             trainer.stop_training = True
 

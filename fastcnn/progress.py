@@ -74,8 +74,8 @@ class Bar(Progress):
     interval = INTERVAL
 
     def __init__(self, notebook: bool = False, stream: Any = None) -> None:
-        self.stream, self.bar, self.tqdm = stream, None, _tqdm(notebook)
-        self.bar: Any
+        self.stream, self.tqdm = stream, _tqdm(notebook)
+        self.bar: Any = None
 
     def begin(self, epoch: int, epochs: int, batches: int | None) -> None:
         """Open a bar."""
