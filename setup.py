@@ -30,8 +30,18 @@ else:
     X86 = platform.machine().lower() in ("x86_64", "amd64")
 
 # Never -march=native (a wheel must run elsewhere), never -ffast-math (it changes NumPy's denormals when loaded).
-FLAGS = ["-std=gnu11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC",
-         "-fvisibility=hidden", "-Wall", "-Wno-psabi", "-g" if DEBUG else "-g0"]
+FLAGS = [
+    "-std=gnu11",
+    "-O3",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-ffp-contract=fast",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-Wall",
+    "-Wno-psabi",
+    "-g" if DEBUG else "-g0",
+]
 AVX2 = ["-mavx2", "-mfma"]
 AVX512 = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mprefer-vector-width=512"]
 ISA_FLAGS = {"scalar": []}  # the compiler's baseline

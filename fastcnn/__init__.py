@@ -1,8 +1,8 @@
 """fastcnn: a small, fast CNN engine for CPUs, with PyTorch's names over NumPy arrays.
 
-    import fastcnn as fc
-    from fastcnn import nn, optim, models, datasets
-    import fastcnn.functional as F
+import fastcnn as fc
+from fastcnn import nn, optim, models, datasets
+import fastcnn.functional as F
 """
 
 from importlib import import_module

@@ -55,9 +55,7 @@ class _Monitor:
     def better(self, logs: Mapping[str, float]) -> bool:
         if self.monitor not in logs:
             hint = "; give fit() validation=" if self.monitor.startswith("val_") else ""
-            raise ValueError(
-                f"{self.owner}: monitor {self.monitor!r} is not among {', '.join(logs)}{hint}"
-            )
+            raise ValueError(f"{self.owner}: monitor {self.monitor!r} is not among {', '.join(logs)}{hint}")
         value = self.sign * logs[self.monitor]
         if value < self.best - self.min_delta:
             self.best = value
@@ -150,9 +148,7 @@ class LRSchedulerCallback(Callback):
 
     def __init__(self, scheduler: Any, interval: str = "epoch") -> None:
         if interval not in ("epoch", "batch"):
-            raise ValueError(
-                f"LRSchedulerCallback: interval must be 'epoch' or 'batch', got {interval!r}"
-            )
+            raise ValueError(f"LRSchedulerCallback: interval must be 'epoch' or 'batch', got {interval!r}")
         self.scheduler, self.interval = scheduler, interval
 
     def on_batch_end(self, trainer: Trainer, batch: int, logs: Mapping[str, float]) -> None:

@@ -50,9 +50,7 @@ def resolve(metrics: str | Metric | Iterable[str | Metric]) -> dict[str, Metric]
             elif item in METRICS:
                 found[item] = METRICS[item]
             else:
-                raise ValueError(
-                    f"metrics: unknown metric {item!r}; known are {', '.join(METRICS)}, top<k> (top5)"
-                )
+                raise ValueError(f"metrics: unknown metric {item!r}; known are {', '.join(METRICS)}, top<k> (top5)")
         else:
             raise TypeError(f"metrics: expected a name or a function, got {type(item).__name__}")
     return found

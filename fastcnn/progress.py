@@ -12,7 +12,7 @@ INTERVAL = 0.1  # seconds between updates of a bar
 
 
 def mode(stream: Any = None) -> str:
-    """"notebook", "bar" or "plain": what suits the process and `stream` (stderr).
+    """ "notebook", "bar" or "plain": what suits the process and `stream` (stderr).
 
     A bar needs a terminal that can move its cursor; continuous integration (CI set) gets plain lines. Nothing here uses
     colour, so NO_COLOR holds by itself.
@@ -141,6 +141,4 @@ def make(progress: bool | str | Progress) -> Progress:
         return Plain()
     if chosen in ("bar", "notebook"):
         return Bar(notebook=chosen == "notebook")
-    raise ValueError(
-        f"progress must be True, False, 'bar', 'notebook', 'plain' or a Progress, got {progress!r}"
-    )
+    raise ValueError(f"progress must be True, False, 'bar', 'notebook', 'plain' or a Progress, got {progress!r}")

@@ -161,9 +161,7 @@ class Trainer:
             callback.on_fit_end(self, history)
         return history
 
-    def _epoch(
-        self, loader: Any, callbacks: Sequence[Callback], display: displays.Progress
-    ) -> dict[str, float]:
+    def _epoch(self, loader: Any, callbacks: Sequence[Callback], display: displays.Progress) -> dict[str, float]:
         """One pass of training steps; the means, and the seconds it took."""
         import fastcnn
 

@@ -10,7 +10,9 @@ from fastcnn.callbacks import Callback, EarlyStopping
 
 def test_module_registers_and_names_as_pytorch():
     model = models.lenet5()
-    assert list(model.state_dict()) == [f"{n}.{k}" for n in ("conv1", "conv2", "fc1", "fc2", "fc3") for k in ("weight", "bias")]
+    assert list(model.state_dict()) == [
+        f"{n}.{k}" for n in ("conv1", "conv2", "fc1", "fc2", "fc3") for k in ("weight", "bias")
+    ]
     assert sum(p.size for p in model.parameters()) == 61706
     assert [n for n, _ in model.named_children()][:2] == ["conv1", "relu1"]
     assert model.eval().training is False and model.conv1.training is False and model.train().conv1.training
@@ -57,7 +59,9 @@ def test_frozen_parameters_stay():
     rng = np.random.default_rng(0)
     step(rng.standard_normal((4, 1, 28, 28)), rng.integers(0, 10, 4))
     after = model.state_dict()
-    assert (after["conv1.weight"] == before["conv1.weight"]).all() and (after["conv2.weight"] != before["conv2.weight"]).any()
+    assert (after["conv1.weight"] == before["conv1.weight"]).all() and (
+        after["conv2.weight"] != before["conv2.weight"]
+    ).any()
 
 
 def test_learning_rate_is_read_at_every_step():
@@ -69,7 +73,9 @@ def test_learning_rate_is_read_at_every_step():
     before = model.state_dict()
     step(x[:1], y[:1])
     first = model.state_dict()
-    np.testing.assert_allclose((first["0.weight"] - before["0.weight"])[:, 0], 5 * (first["0.bias"] - before["0.bias"]), rtol=1e-4)
+    np.testing.assert_allclose(
+        (first["0.weight"] - before["0.weight"])[:, 0], 5 * (first["0.bias"] - before["0.bias"]), rtol=1e-4
+    )
     schedule.step()
     step(x[:1], y[:1])
     np.testing.assert_array_equal(model.state_dict()["0.weight"], first["0.weight"])
@@ -90,7 +96,9 @@ def test_trainer_fits_evaluates_and_predicts():
     fc.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     trainer, watch = fc.Trainer(model, nn.CrossEntropyLoss(), optim.Adam(model.parameters(), 0.02)), Watch()
-    history = trainer.fit((x, y), validation=(x, y), epochs=12, batch_size=16, callbacks=[watch], seed=1, progress=False)
+    history = trainer.fit(
+        (x, y), validation=(x, y), epochs=12, batch_size=16, callbacks=[watch], seed=1, progress=False
+    )
     assert len(history["loss"]) == 12 and history["val_accuracy"][-1] > 0.9 and len(watch.seen) == 12
     score = trainer.evaluate((x, y))
     logits = trainer.predict(x)
@@ -106,7 +114,8 @@ def test_training_is_repeatable():
         x, y = rng.standard_normal((50, 1, 28, 28)).astype(np.float32), rng.integers(0, 10, 50)
         model = models.lenet5()
         history = fc.Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), 0.1)).fit(
-            (x, y), epochs=2, batch_size=16, seed=9, progress=False)
+            (x, y), epochs=2, batch_size=16, seed=9, progress=False
+        )
         return history["loss"]
 
     assert run() == run()

@@ -176,9 +176,15 @@ def test_load_state_dict_checks_before_it_changes_anything():
     good = opt.state_dict()
     for wrong, text in [
         ({**good, "param_groups": good["param_groups"] * 2}, "2 param groups, this optimizer has 1"),
-        ({**good, "param_groups": [{**good["param_groups"][0], "params": [0]}]}, "1 parameters in the state dict and 4 here"),
+        (
+            {**good, "param_groups": [{**good["param_groups"][0], "params": [0]}]},
+            "1 parameters in the state dict and 4 here",
+        ),
         ({**good, "param_groups": [{**good["param_groups"][0], "lr": -1.0}]}, "lr must be at least 0"),
-        ({**good, "state": {**good["state"], 3: {**good["state"][3], "exp_avg": np.zeros(3)}}}, "exp_avg of parameter 3"),
+        (
+            {**good, "state": {**good["state"], 3: {**good["state"][3], "exp_avg": np.zeros(3)}}},
+            "exp_avg of parameter 3",
+        ),
     ]:
         with pytest.raises(ValueError, match=f"Adam: .*{text}"):
             opt.load_state_dict(wrong)
@@ -206,7 +212,9 @@ def test_arguments_are_checked(make, error, text):
         make(parameters())
 
 
-@pytest.mark.parametrize("name, kwargs", [("StepLR", dict(step_size=3, gamma=0.5)), ("CosineAnnealingLR", dict(T_max=6, eta_min=0.01))])
+@pytest.mark.parametrize(
+    "name, kwargs", [("StepLR", dict(step_size=3, gamma=0.5)), ("CosineAnnealingLR", dict(T_max=6, eta_min=0.01))]
+)
 def test_schedules_as_pytorch(name, kwargs):
     torch = pytest.importorskip("torch")
     opt = optim.SGD([{"params": parameters()}, {"params": parameters(), "lr": 0.4}], 0.1)

@@ -7,9 +7,7 @@ from collections import Counter
 from .lower import LANES_C, LANES_N, dims4
 from .trace import Node, Symbol, topological
 
-CACHED_BYTES = (
-    1 << 20
-)  # lanes_n pays while a block of images of a layer's input stays about in the L2 cache
+CACHED_BYTES = 1 << 20  # lanes_n pays while a block of images of a layer's input stays about in the L2 cache
 MANY_CHANNELS = 128  # from here on lanes_c has no remainder to speak of and packed weights are read in fewer streams
 
 

@@ -21,22 +21,16 @@ def integer(layer: str, name: str, value: Any, minimum: int | None = None) -> in
     return int(value)
 
 
-def integers(
-    layer: str, name: str, value: Any, count: int, minimum: int | None = None
-) -> tuple[int, ...]:
+def integers(layer: str, name: str, value: Any, count: int, minimum: int | None = None) -> tuple[int, ...]:
     """`value` as `count` ints; one int stands for all of them."""
     if isinstance(value, Integral):
         return (integer(layer, name, value, minimum),) * count
     if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != count:
-        raise TypeError(
-            f"{layer}: {name} must be an integer or a sequence of {count}, got {_describe(value)}"
-        )
+        raise TypeError(f"{layer}: {name} must be an integer or a sequence of {count}, got {_describe(value)}")
     return tuple(integer(layer, name, item, minimum) for item in value)
 
 
-def number(
-    layer: str, name: str, value: Any, low: float = -math.inf, high: float = math.inf
-) -> float:
+def number(layer: str, name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
     """`value` as a float with low <= value <= high (NaN is never allowed)."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{layer}: {name} must be a number, got {_describe(value)}")

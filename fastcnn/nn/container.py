@@ -31,9 +31,7 @@ class Sequential(Module):
 
     def _put(self, name: str, module: Any) -> None:
         if not isinstance(module, Module):
-            raise TypeError(
-                f"Sequential: child {name!r} must be a fastcnn Module, got {type(module).__name__}"
-            )
+            raise TypeError(f"Sequential: child {name!r} must be a fastcnn Module, got {type(module).__name__}")
         if not isinstance(name, str) or not name or "." in name:
             raise ValueError(f"Sequential: a child's name must be text without a dot, got {name!r}")
         if name not in self._modules and hasattr(self, name):

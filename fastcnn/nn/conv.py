@@ -63,15 +63,11 @@ class Conv2d(Configured, Module):
 
     def forward(self, x: Any) -> Any:
         """x: [N, in_channels, H, W]."""
-        return F.conv2d(
-            x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
-        )
+        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
     def extra_repr(self) -> str:
         """The arguments, defaults left out."""
-        parts = [
-            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
-        ]
+        parts = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"]
         if self.padding not in ((0, 0), "valid"):
             parts.append(f"padding={self.padding!r}")
         if self.dilation != (1, 1):

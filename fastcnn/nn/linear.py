@@ -41,6 +41,4 @@ class Linear(Configured, Module):
 
     def extra_repr(self) -> str:
         """The arguments."""
-        return (
-            f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
-        )
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"

@@ -38,9 +38,7 @@ class CrossEntropyLoss(Configured, Module):
         else:
             array = np.array(weight, dtype=np.float32)
             if array.ndim != 1:
-                raise ValueError(
-                    f"{name}: weight must be one number per class, got an array of shape {array.shape}"
-                )
+                raise ValueError(f"{name}: weight must be one number per class, got an array of shape {array.shape}")
             self.register_buffer("weight", array)
         self.ignore_index = check.integer(name, "ignore_index", ignore_index)
         self.reduction = check.choice(name, "reduction", reduction, REDUCTIONS)

@@ -27,9 +27,7 @@ def _pad(layer: str, padding: Any, kernel_size: Any) -> Any:
         strict=True,
     )
     if any(2 * pad > kernel for pad, kernel in pairs):
-        raise ValueError(
-            f"{layer}: padding must be at most half of kernel_size ({kernel_size}), got {padding}"
-        )
+        raise ValueError(f"{layer}: padding must be at most half of kernel_size ({kernel_size}), got {padding}")
     return checked
 
 
@@ -104,9 +102,7 @@ class AvgPool2d(Configured, Module):
         self.ceil_mode = check.flag(name, "ceil_mode", ceil_mode)
         self.count_include_pad = check.flag(name, "count_include_pad", count_include_pad)
         self.divisor_override = (
-            None
-            if divisor_override is None
-            else check.integer(name, "divisor_override", divisor_override, 1)
+            None if divisor_override is None else check.integer(name, "divisor_override", divisor_override, 1)
         )
 
     def forward(self, x: Any) -> Any:

@@ -46,9 +46,7 @@ class LRScheduler:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where state_dict() was taken; sets the learning rates. ValueError for a wrong set of names."""
         if set(state_dict) != set(self.state_dict()):
-            raise ValueError(
-                f"{type(self).__name__}: expected {sorted(self.state_dict())}, got {sorted(state_dict)}"
-            )
+            raise ValueError(f"{type(self).__name__}: expected {sorted(self.state_dict())}, got {sorted(state_dict)}")
         vars(self).update(state_dict)
         for base, group in zip(self.base_lrs, self.optimizer.param_groups, strict=False):
             group["lr"] = self._lr(base, self.last_epoch)
@@ -57,9 +55,7 @@ class LRScheduler:
 class StepLR(LRScheduler):
     """lr = initial * gamma ** (epoch // step_size)."""
 
-    def __init__(
-        self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1
-    ) -> None:
+    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1) -> None:
         self.step_size = check.integer("StepLR", "step_size", step_size, 1)
         self.gamma = check.number("StepLR", "gamma", gamma)
         super().__init__(optimizer, last_epoch)
@@ -71,9 +67,7 @@ class StepLR(LRScheduler):
 class CosineAnnealingLR(LRScheduler):
     """lr = eta_min + (initial - eta_min) * (1 + cos(pi * epoch / T_max)) / 2 (Loshchilov and Hutter 2016)."""
 
-    def __init__(
-        self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1
-    ) -> None:
+    def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1) -> None:
         self.T_max = check.integer("CosineAnnealingLR", "T_max", T_max, 1)
         self.eta_min = check.number("CosineAnnealingLR", "eta_min", eta_min, 0)
         super().__init__(optimizer, last_epoch)

@@ -25,9 +25,7 @@ class Range:
 
     __slots__ = ("entries", "fields", "flat", "group", "hyper", "states", "written")
 
-    def __init__(
-        self, flat: FlatGroup, group: dict[str, Any], entries: list[Entry], states: dict[str, str]
-    ) -> None:
+    def __init__(self, flat: FlatGroup, group: dict[str, Any], entries: list[Entry], states: dict[str, str]) -> None:
         self.flat, self.group, self.entries, self.states = flat, group, entries, states
         self.hyper = np.zeros(8, np.float64)
         self.written: tuple[float, ...] = ()
@@ -68,8 +66,7 @@ class Optimizer:
         self._current: Update | None = None
         if isinstance(params, (dict, np.ndarray)) or hasattr(params, "_move"):
             raise TypeError(
-                f"{self._name}: params must be an iterable of Parameters or of dicts, got one "
-                f"{type(params).__name__}"
+                f"{self._name}: params must be an iterable of Parameters or of dicts, got one {type(params).__name__}"
             )
         groups = list(params)
         if not groups:
@@ -108,13 +105,9 @@ class Optimizer:
         for param in params:
             if not hasattr(param, "_move"):
                 hint = " (pass model.parameters(), not named_parameters())" if isinstance(param, tuple) else ""
-                raise TypeError(
-                    f"{self._name}: can only optimize Parameters, got {type(param).__name__}{hint}"
-                )
+                raise TypeError(f"{self._name}: can only optimize Parameters, got {type(param).__name__}{hint}")
             if id(param) in seen:
-                raise ValueError(
-                    f"{self._name}: a parameter of shape {param.shape} is given more than once"
-                )
+                raise ValueError(f"{self._name}: a parameter of shape {param.shape} is given more than once")
             seen.add(id(param))
         if not params:
             raise ValueError(f"{self._name}: a param group has no parameters")
@@ -142,8 +135,7 @@ class Optimizer:
             if grad is not slot:
                 if np.shape(grad) != slot.shape:
                     raise ValueError(
-                        f"{self._name}: a parameter of shape {slot.shape} has a gradient of shape "
-                        f"{np.shape(grad)}"
+                        f"{self._name}: a parameter of shape {slot.shape} has a gradient of shape {np.shape(grad)}"
                     )
                 slot[...] = grad
         update = self._update(active)
@@ -182,9 +174,7 @@ class Optimizer:
                 f"{len(self.param_groups)}"
             )
         todo: list[tuple[FlatGroup, Entry, dict[str, Any]]] = []
-        for number, (saved, group, flat) in enumerate(
-            zip(saved_groups, self.param_groups, self._flats, strict=True)
-        ):
+        for number, (saved, group, flat) in enumerate(zip(saved_groups, self.param_groups, self._flats, strict=True)):
             if len(saved["params"]) != len(flat.entries):
                 raise ValueError(
                     f"{self._name}: param group {number} has {len(saved['params'])} parameters in the state "
@@ -203,9 +193,7 @@ class Optimizer:
                 flat.state_of(entry, name)[...] = array
         self._current = None
 
-    def _read_state(
-        self, index: int, entry: Entry, saved: dict[str, Any], wanted: Iterable[str]
-    ) -> dict[str, Any]:
+    def _read_state(self, index: int, entry: Entry, saved: dict[str, Any], wanted: Iterable[str]) -> dict[str, Any]:
         """A parameter's saved state, checked: {"steps": updates so far, name: array or 0}."""
         arrays = {name: np.asarray(saved[name]) for name in wanted if saved.get(name) is not None}
         for name, array in arrays.items():
@@ -229,10 +217,7 @@ class Optimizer:
         """
         chosen = None if params is None else {id(param) for param in params}
         return self._update(
-            tuple(
-                e.param.requires_grad and (chosen is None or id(e.param) in chosen)
-                for e in self._entries()
-            )
+            tuple(e.param.requires_grad and (chosen is None or id(e.param) in chosen) for e in self._entries())
         )
 
     def _update(self, active: tuple[bool, ...]) -> Update:
