@@ -18,6 +18,7 @@ COVERED = {
     "linear_weight": "linear", "max_pool2d_bwd": "max_pool2d", "avg_pool2d_bwd": "avg_pool2d", "map_bwd": "map",
     "softmax_bwd": "softmax", "fill_like": "sum_all", "scale_items": "cross_entropy", "cross_entropy": "test_loss.py",
     "scale_by": "test_loss.py", "dropout": "test_loss.py", "strided_copy": "test_functional.py",
+    "batch_moments": "test_norm.py", "batch_norm": "test_norm.py", "batch_norm_bwd": "test_norm.py",
 }  # fmt: skip
 
 
@@ -128,3 +129,41 @@ def test_conv_is_exact_on_integers(channels, outputs, layout, isa, monkeypatch):
     y, grads, _ = expected("conv2d", arrays, attrs, dy.astype(np.float64))
     for value, want in zip(run(program, arrays, dy), [y, *grads]):
         np.testing.assert_array_equal(value, want)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("size", [(2, 2), (5, 9), (8, 13)])
+@pytest.mark.parametrize("outputs", [2, 6, 18])
+def test_pooling_inside_the_convolution(groups, size, outputs, isa, monkeypatch):
+    """conv2d + ReLU + 2x2 max pooling as one kernel: value, positions and gradients, exact on integers, NaN kept."""
+    rng = np.random.default_rng(outputs)
+    conv = dict(stride=(1, 1), pads=(1, 1, 1, 1), dilation=(1, 1), groups=groups)
+    pool = passes.POOLING_2X2
+    n = 17
+    arrays = [
+        rng.integers(-4, 5, s).astype(np.float32) for s in [(n, 4, *size), (outputs, 4 // groups, 3, 3), (outputs,)]
+    ]
+
+    def program(threads):
+        monkeypatch.setattr(passes, "choose_layout", lambda *_: "lanes_n")
+        monkeypatch.setattr(config, "_threads", threads)
+        inputs = [Symbol(a.shape) for a in arrays]
+        relu = add_node(OPS["map"], [add_node(OPS["conv2d"], inputs, **conv)], kind="relu", alpha=0.0)
+        return Program(inputs, list(add_node(OPS["max_pool2d"], [relu], **pool)), inputs)
+
+    want = np.maximum(ref.conv2d(*(a.astype(np.float64) for a in arrays), **conv), 0)
+    y, where = ref.max_pool2d(want, **pool)
+    dy = rng.integers(-4, 5, y.shape).astype(np.float32)
+    dconv = ref.max_pool2d_grad(want, dy.astype(np.float64), **pool) * (want > 0)
+    grads = [*ref.conv2d_grads(arrays[0].astype(np.float64), arrays[1].astype(np.float64), dconv, **conv)]
+    for threads in (1, 3):
+        p = program(threads)
+        assert "max_pool" not in [step.kernel for step in p.steps]
+        p.arena.poison()
+        (got, positions), token = p.forward_token(arrays)
+        np.testing.assert_array_equal(got, y)
+        np.testing.assert_array_equal(positions, where)
+        for value, expect in zip(p.backward(token, 0, arrays, [dy, None]), [*grads, dconv.sum((0, 2, 3))]):
+            np.testing.assert_array_equal(value, expect)
+    arrays[0][3, 1, 1, 0] = np.nan
+    assert np.isnan(program(2).forward_token(arrays)[0][0][3, :, 0, 0]).any()

@@ -11,6 +11,7 @@
 #include "pool.inc.c"
 #include "elementwise.inc.c"
 #include "dropout.inc.c"
+#include "norm.inc.c"
 #include "softmax.inc.c"
 #include "optim.inc.c"
 #include "data.inc.c"

@@ -14,13 +14,6 @@ INLINE taps taps_of(int64_t o, int64_t stride, int64_t pad, int64_t dil, int64_t
 
 INLINE int64_t clamp(int64_t i, int64_t size) { return i < 0 ? 0 : i < size ? i : size - 1; }
 
-/* One more candidate of a maximum: the first maximum stays, a NaN wins. */
-INLINE void max_take(vec *best, ivec *where, vec v, int32_t position) {
-    ivec take = (ivec)(v > *best) | (ivec)(v != v);
-    *best = vselect(take, v, *best);
-    *where = (ivec)vselect(take, (vec)iset(position), (vec)*where);
-}
-
 /* A row of windows that all lie inside the input; kh and kw may be literals. */
 INLINE void max_pool_inside(const fc_max_pool_args *a, int64_t kh, int64_t kw, const float *x, float *y, int32_t *idx,
                             int32_t position) {
@@ -31,9 +24,9 @@ INLINE void max_pool_inside(const fc_max_pool_args *a, int64_t kh, int64_t kw, c
             for (int64_t j = i == 0; j < kw; j++) {
                 vec v = vload(x + i * a->x_h + j * VW);
                 if (idx)
-                    max_take(&best, &where, v, position + (int32_t)(i * a->w + j));
+                    vmax_where(&best, &where, v, position + (int32_t)(i * a->w + j));
                 else
-                    best = vselect((ivec)(v > best) | (ivec)(v != v), v, best);
+                    best = vmax(best, v);
             }
         vstore(y + ow * VW, best);
         if (idx) istore(idx + ow * VW, where);
@@ -70,7 +63,7 @@ FC_DEFINE(max_pool) {
             for (int64_t i = th.lo; i < th.hi; i++)
                 for (int64_t j = tw.lo; j < tw.hi; j++) {
                     int64_t ih = th.at + i * a->dil_h, iw = tw.at + j * a->dil_w;
-                    max_take(&best, &where, vload(x + ih * a->x_h + iw * VW), (int32_t)(ih * a->w + iw));
+                    vmax_where(&best, &where, vload(x + ih * a->x_h + iw * VW), (int32_t)(ih * a->w + iw));
                 }
             vstore(y + ow * VW, best);
             if (idx) istore(idx + ow * VW, where);

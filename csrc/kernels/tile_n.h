@@ -24,15 +24,17 @@ INLINE int64_t tile_n_cost(int64_t rows, int64_t cols, int wide) {
     return work + 2 + (wide && cols >= rows ? cols - rows + 1 : 0);
 }
 
-/* The number of tiles along rows and cols, of nearly equal size, that takes the least time. wide: wide tiles are slow. */
-INLINE void tile_n_choose(int64_t rows, int64_t cols, int wide, int64_t *row_tiles, int64_t *col_tiles) {
+/* The number of tiles along rows and cols, of nearly equal size, that takes the least time. Columns come in units of
+ * `unit`, which no tile cuts: cols counts units. wide: wide tiles are slow. */
+INLINE void tile_n_choose(int64_t rows, int64_t cols, int64_t unit, int wide, int64_t *row_tiles,
+                          int64_t *col_tiles) {
     int64_t best = INT64_MAX;
     *row_tiles = *col_tiles = 1;
     for (int64_t m = 1; m <= TILE_N_ROWS; m++)
-        for (int64_t n = 1; n <= TILE_N_COLS && TILE_N_FITS(m, n); n++) {
+        for (int64_t n = 1; n * unit <= TILE_N_COLS && TILE_N_FITS(m, n * unit); n++) {
             int64_t mt = (rows + m - 1) / m, nt = (cols + n - 1) / n;
             int64_t m_long = rows % mt ? rows % mt : mt, n_long = cols % nt ? cols % nt : nt; /* how many are longer */
-            int64_t ml = (rows + mt - 1) / mt, nl = (cols + nt - 1) / nt, ms = rows / mt, ns = cols / nt;
+            int64_t ml = (rows + mt - 1) / mt, nl = (cols + nt - 1) / nt * unit, ms = rows / mt, ns = cols / nt * unit;
             int64_t cost = m_long * (n_long * tile_n_cost(ml, nl, wide) + (nt - n_long) * tile_n_cost(ml, ns, wide)) +
                            (mt - m_long) * (n_long * tile_n_cost(ms, nl, wide) + (nt - n_long) * tile_n_cost(ms, ns, wide));
             if (cost <= best) best = cost, *row_tiles = mt, *col_tiles = nt;

@@ -29,6 +29,16 @@ INLINE vec vrelu(vec x) { return (vec)(~(ivec)(x <= (vec){0}) & (ivec)x); }
 /* x where m > 0, else 0. */
 INLINE vec vmask(vec x, vec m) { return (vec)((ivec)(m > (vec){0}) & (ivec)x); }
 
+/* The larger one; a NaN wins. */
+INLINE vec vmax(vec a, vec b) { return vselect((ivec)(b > a) | (ivec)(b != b), b, a); }
+
+/* One more candidate of a maximum and where it lies: the first maximum stays, a NaN wins. */
+INLINE void vmax_where(vec *best, ivec *where, vec v, int32_t position) {
+    ivec take = (ivec)(v > *best) | (ivec)(v != v);
+    *best = vselect(take, v, *best);
+    *where = (ivec)vselect(take, (vec)iset(position), (vec)*where);
+}
+
 /* Sum of the lanes, as a balanced tree. */
 INLINE float vsum(vec v) {
     float lane[VW];

@@ -115,7 +115,7 @@ FC_DEFINE(wgrad_lanes_n) {
     for (int64_t p = 0; p < a->npanels; p++) {
         const int64_t *panel = a->panels + 4 * p;
         int64_t m_tiles, k_tiles, lo, hi;
-        tile_n_choose(panel[3], a->run_len, 0, &m_tiles, &k_tiles);
+        tile_n_choose(panel[3], a->run_len, 1, 0, &m_tiles, &k_tiles);
         int64_t m_most = (panel[3] + m_tiles - 1) / m_tiles;
         /* a chunk: whole k tiles, as many as the buffer holds and as leave some tens of items to share */
         int64_t k_all = a->nruns * k_tiles, k_most = (a->run_len + k_tiles - 1) / k_tiles;

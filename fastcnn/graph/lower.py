@@ -248,6 +248,11 @@ class Builder:
         """A small number per dropout node, the same for its gradient."""
         return self.streams.setdefault(key, len(self.streams))
 
+    @staticmethod
+    def state(array: np.ndarray) -> Storage:
+        """A module's array that steps read, or write, as it is."""
+        return Storage(array.shape, base=array, itemsize=array.itemsize)
+
     def constant(self, array: np.ndarray) -> Storage:
         """A table that lives as long as the plan."""
         array = np.ascontiguousarray(array)

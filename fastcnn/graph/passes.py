@@ -11,36 +11,44 @@ CACHED_BYTES = 1 << 20  # lanes_n pays while a block of images of a layer's inpu
 MANY_CHANNELS = 128  # from here on lanes_c has no remainder to speak of and packed weights are read in fewer streams
 
 
-def run(nodes: list[Node], roots: list[Symbol], forward_ids: set[int]) -> list[Node]:
+def run(nodes: list[Node], roots: list[Symbol], layout: str) -> list[Node]:
     """All fusions. Each has a test that compares it with FASTCNN_EAGER, which skips them."""
+    fuse_residual(nodes, roots)
     fuse_activation(nodes, roots)
     fuse_relu_gradient(nodes, roots)
+    fuse_norm_mask(nodes, roots)
+    if layout == LANES_N:
+        fuse_pooling(nodes, roots)
     return topological(roots)
 
 
 def _uses(nodes, roots) -> Counter:
     uses = Counter(s.id for s in roots)
     for node in nodes:
-        uses.update(s.id for s in node.inputs)
+        if node.outputs:  # else another node does its work
+            uses.update(s.id for s in node.inputs)
     return uses
 
 
 def _absorb(producer: Node, consumer: Node) -> None:
-    """The consumer's work is done by the producer: its output symbol is the producer's from now on."""
-    symbol = consumer.outputs[0]
-    symbol.node = producer
-    producer.outputs[0] = symbol
-    consumer.outputs = []
+    """The consumer's work is done by the producer: its output symbols are the producer's from now on."""
+    for symbol in consumer.outputs:
+        symbol.node = producer
+    producer.outputs, consumer.outputs = consumer.outputs, []
 
 
 def fuse_activation(nodes, roots) -> None:
-    """conv2d or linear, then ReLU: the ReLU goes into the kernel's store."""
+    """conv2d, linear or batch_norm, then ReLU: the ReLU goes into the kernel's store."""
     uses = _uses(nodes, roots)
     for node in nodes:
         if node.op.name != "map" or node.attrs["kind"] != "relu":
             continue
         producer = node.inputs[0].node
-        if producer is not None and producer.op.name in ("conv2d", "linear") and uses[node.inputs[0].id] == 1:
+        if (
+            producer is not None
+            and producer.op.name in ("conv2d", "linear", "batch_norm")
+            and uses[node.inputs[0].id] == 1
+        ):
             if not producer.attrs.get("act"):
                 producer.attrs = {**producer.attrs, "act": 1}
                 _absorb(producer, node)
@@ -65,6 +73,54 @@ def fuse_relu_gradient(nodes, roots) -> None:
         producer.inputs.append(mask)
         producer.attrs = {**producer.attrs, "mask": True}
         _absorb(producer, node)
+
+
+def fuse_residual(nodes, roots) -> None:
+    """batch_norm, then the addition of another value: the addition goes into the normalising pass."""
+    uses = _uses(nodes, roots)
+    for node in nodes:
+        if node.op.name != "zip" or node.attrs["kind"] != "add":
+            continue
+        for mine, other in (node.inputs[::-1], node.inputs):
+            producer = mine.node
+            if producer is None or producer.op.name != "batch_norm" or uses[mine.id] != 1:
+                continue
+            if producer.attrs.get("residual") or (other.node is not None and other.node.id > producer.id):
+                continue
+            producer.inputs.append(other)
+            producer.attrs = {**producer.attrs, "residual": True}
+            _absorb(producer, node)
+            break
+
+
+def fuse_norm_mask(nodes, roots) -> None:
+    """The gradient of ReLU, then that of batch_norm: the mask goes into the passes that read dy."""
+    uses = _uses(nodes, roots)
+    for node in nodes:
+        if node.op.name != "batch_norm_bwd":
+            continue
+        masked = node.inputs[1].node
+        if masked is None or masked.op.name != "map_bwd" or masked.attrs["kind"] != "relu" or not masked.outputs:
+            continue
+        if uses[node.inputs[1].id] == 1:
+            saved, node.inputs[1] = masked.inputs
+            node.inputs.append(saved)
+            node.attrs = {**node.attrs, "mask": True}
+
+
+POOLING_2X2 = {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0), "dilation": (1, 1), "ceil_mode": False}
+
+
+def fuse_pooling(nodes, roots) -> None:
+    """conv2d, then a 2x2 max pooling that alone reads it: the convolution's result is never stored."""
+    uses = _uses(nodes, roots)
+    for node in nodes:
+        if node.op.name != "max_pool2d" or not node.outputs or uses[node.inputs[0].id] != 1:
+            continue
+        producer = node.inputs[0].node
+        if producer is not None and producer.op.name == "conv2d" and node.attrs == POOLING_2X2:
+            producer.attrs = {**producer.attrs, "pool": True}
+            _absorb(producer, node)
 
 
 def choose_layout(nodes: list[Node], vw: int) -> str:

@@ -16,7 +16,7 @@ from .lower import LANES_C, LANES_N, Builder, Ref, Storage
 from .trace import Symbol, topological
 
 SERIAL_PROGRAM = 1e6  # multiply-adds (some 20 us) below which waking other threads costs more than it saves
-PHASES = ["prepare", "forward", "backward", "update"]
+PHASES = ["prepare", "forward", "state", "backward", "update"]  # state: what a run leaves in its modules
 
 
 class Program:
@@ -50,11 +50,11 @@ class Program:
         roots = self.outputs + [g for g in self.grads if g is not None]
         forward_ids = {node.id for node in topological(self.outputs)}
         nodes = topological(roots)
+        layout = passes.choose_layout(nodes, _core.isa()["vw"])
         if not self.eager:
-            nodes = passes.run(nodes, roots, forward_ids)
+            nodes = passes.run(nodes, roots, layout)
         self._random = any(node.op.name == "dropout" for node in nodes)
         self._find_targets(nodes)
-        layout = passes.choose_layout(nodes, _core.isa()["vw"])
         b = Builder(self.threads, layout, passes.halos(nodes, layout))
         b.used = {s.id for node in nodes for s in node.inputs} | {s.id for s in roots}
         self.plan = _core.Plan(self.arena)
@@ -86,7 +86,7 @@ class Program:
         self._output_types = [(s.shape, np.dtype(s.dtype)) for s in self.outputs]
         self._no_douts = (None,) * len(self.douts)
         self._no_grads = (None,) * len(self._free_grads())
-        self._forward = self.bounds["forward"]
+        self._forward = (self.bounds["forward"][0], self.bounds["state"][1])
 
     def _find_targets(self, nodes):
         """(input, classes, ignored value) of the class indices that each run must check."""
@@ -122,7 +122,7 @@ class Program:
             elif symbol.param is not None:
                 storage = one_storage_per_param.get(id(symbol.param))
                 if storage is None:
-                    storage = Storage(symbol.shape, base=symbol.param.storage)
+                    storage = Storage(symbol.shape, base=symbol.param.storage, itemsize=itemsize)
                     one_storage_per_param[id(symbol.param)] = storage
                     self.params.append(symbol.param)
             else:

@@ -55,7 +55,7 @@ def leaf(value) -> Symbol:
     if hasattr(value, "storage") and hasattr(value, "requires_grad"):
         leaves = {} if _state.leaves is None else _state.leaves
         if id(value) not in leaves:
-            leaves[id(value)] = Symbol(value.shape, param=value)
+            leaves[id(value)] = Symbol(value.shape, value.dtype.name, param=value)
         return leaves[id(value)]
     array = np.asarray(value)
     if array.dtype.kind not in "fiu":

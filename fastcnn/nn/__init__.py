@@ -2,6 +2,7 @@
 
 from fastcnn.nn import init
 from fastcnn.nn.activation import ELU, LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
+from fastcnn.nn.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from fastcnn.nn.container import Sequential
 from fastcnn.nn.conv import Conv2d
 from fastcnn.nn.dropout import Dropout
@@ -13,6 +14,9 @@ from fastcnn.nn.pooling import AvgPool2d, MaxPool2d
 
 __all__ = [
     "AvgPool2d",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
     "Buffer",
     "Conv2d",
     "CrossEntropyLoss",

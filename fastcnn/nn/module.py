@@ -20,14 +20,16 @@ class Parameter:
     `data` is the array; writing to it is seen by every plan. `grad` is None or an array of the same shape.
     """
 
+    _dtypes: tuple[type, ...] = (np.float32,)
+
     def __init__(self, data, requires_grad: bool = True):
         array = gate(data.data if isinstance(data, Parameter) else data, "Parameter: data")
-        if array.dtype != np.float32:
+        if array.dtype not in self._dtypes:
             raise TypeError(
                 f"Parameter: data must be floating point, got {np.asarray(data).dtype}; "
                 "convert it with .astype('float32')"
             )
-        self.storage = _core.aligned_array(array.shape)
+        self.storage = _core.aligned_array(array.shape) if array.dtype == np.float32 else array.copy()
         self.storage[...] = array
         self.grad: np.ndarray | None = None
         self.exposed = False  # the array was handed out: it may change at any time
@@ -99,7 +101,9 @@ class Parameter:
 
 
 class Buffer(Parameter):
-    """A float32 array of a module's state that is not learned."""
+    """A float32 or int64 array of a module's state that is not learned."""
+
+    _dtypes = (np.float32, np.int64)
 
     def __init__(self, data):
         super().__init__(data, requires_grad=False)

@@ -1,6 +1,6 @@
 """The ops: importing this package fills the closed list OPS."""
 
-from . import activation, arithmetic, conv, dropout, linear, loss, pool, shape, softmax
+from . import activation, arithmetic, conv, dropout, linear, loss, norm, pool, shape, softmax
 from .base import OPS
 
-__all__ = ["OPS", "activation", "arithmetic", "conv", "dropout", "linear", "loss", "pool", "shape", "softmax"]
+__all__ = ["OPS", "activation", "arithmetic", "conv", "dropout", "linear", "loss", "norm", "pool", "shape", "softmax"]

@@ -74,6 +74,7 @@ def emit_linear_n(b, x, w, bias, mask, y, k, w_step, w_m, outs, act):
         y_w=y.sn,
         **m,
         act=act,
+        pool=0,
     )
 
 

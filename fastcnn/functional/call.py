@@ -1,0 +1,52 @@
+"""What makes a function of symbols one of arrays too."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import Any
+
+import numpy as np
+
+from ..graph.autograd import call_function
+from ..graph.trace import Symbol, leaf
+
+
+def _freeze(value):
+    return tuple(_freeze(v) for v in value) if isinstance(value, (list, tuple, np.ndarray)) else value
+
+
+def operation(*arrays: str) -> Any:
+    """Let a function of symbols take arrays too. `arrays` names the arguments that are arrays (None is left out)."""
+
+    def decorate(fn):
+        signature = inspect.signature(fn)
+
+        @functools.wraps(fn)
+        def wrapper(*args, **kwargs):
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            values = bound.arguments
+            names = [n for n in arrays if values[n] is not None]
+            if any(isinstance(values[n], Symbol) for n in names):
+                for n in names:
+                    if not isinstance(values[n], Symbol):
+                        values[n] = leaf(values[n])
+                return fn(*bound.args, **bound.kwargs)
+            rest = {n: _freeze(v) for n, v in values.items() if n not in names}
+            return call_function(
+                lambda *symbols, **kw: wrapper(**dict(zip(names, symbols)), **kw),
+                fn.__name__,
+                [values[n] for n in names],
+                rest,
+            )
+
+        return wrapper
+
+    return decorate
+
+
+def dimension(op, dim, ndim):
+    if not isinstance(dim, int) or not -ndim <= dim < ndim:
+        raise ValueError(f"{op}: dim must be an int in [{-ndim}, {ndim - 1}], got {dim!r}")
+    return dim % ndim

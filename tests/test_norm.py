@@ -1,0 +1,202 @@
+"""Batch normalisation: every instruction set, layout and thread count against float64, its state, its fusions, PyTorch."""
+
+import numpy as np
+import pytest
+
+import fastcnn as fc
+import fastcnn.functional as F
+from fastcnn import _core, config, nn, optim
+from fastcnn.functional.normalization import normalize
+from fastcnn.graph import passes
+from fastcnn.graph.plan import Program
+from fastcnn.graph.trace import Symbol, topological
+
+EPS = np.finfo(np.float32).eps
+ISAS = [name for name, supported in _core.isas() if supported]
+SHAPES = [(2, 1, 1, 1), (3, 8, 4, 5), (17, 3, 5, 2), (2, 17, 7, 7), (9, 40, 1, 1), (1, 5, 30, 33), (33, 6)]
+
+
+@pytest.fixture(params=ISAS)
+def isa(request):
+    _core.select_isa(request.param)
+    yield request.param
+    _core.select_isa(ISAS[-1])
+
+
+def reference(x, weight, bias, dy, eps, moments=None):
+    """(y, dx, dweight, dbias) in float64; `moments` are constants if given."""
+    axes, per = (0, *range(2, x.ndim)), (1, -1, *[1] * (x.ndim - 2))
+    mean, var = moments or (x.mean(axes), x.var(axes))
+    hat = (x - mean.reshape(per)) / np.sqrt(var.reshape(per) + eps)
+    y = hat * weight.reshape(per) + bias.reshape(per)
+    dbias, dweight = dy.sum(axes), (dy * hat).sum(axes)
+    g = dy * weight.reshape(per)
+    if moments is None:
+        g = g - g.mean(axes).reshape(per) - hat * (g * hat).mean(axes).reshape(per)
+    return y, g / np.sqrt(var.reshape(per) + eps), dweight, dbias
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("layout", ["lanes_c", "lanes_n"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_against_float64(shape, layout, training, isa, monkeypatch):
+    rng = np.random.default_rng(sum(shape))
+    channels = shape[1]
+    scale, offset = rng.uniform(0.5, 3, channels), rng.uniform(-20, 20, channels)
+    per = (1, -1, *[1] * (len(shape) - 2))
+    x = (rng.standard_normal(shape) * scale.reshape(per) + offset.reshape(per)).astype(np.float32)
+    weight, bias = (rng.standard_normal(channels).astype(np.float32) for _ in range(2))
+    dy = rng.standard_normal(shape).astype(np.float32)
+    given = [offset.astype(np.float32), (scale**2).astype(np.float32)]
+    monkeypatch.setattr(passes, "choose_layout", lambda *_: layout)
+
+    def run(threads):
+        monkeypatch.setattr(config, "_threads", threads)
+        symbols = [Symbol(a.shape) for a in (x, weight, bias, *given)]
+        moments = (None, None) if training else symbols[3:]
+        y = normalize(symbols[0], *moments, *symbols[1:3], 1e-5)[0]
+        program = Program(symbols, [y], symbols[:3])
+        program.arena.poison()
+        arrays = [x, weight, bias, *given]
+        (got,), token = program.forward_token(arrays)
+        return [got, *program.backward(token, 0, arrays, [dy])]
+
+    got = run(1)
+    moments = None if training else tuple(g.astype(np.float64) for g in given)
+    want = reference(*(a.astype(np.float64) for a in (x, weight, bias, dy)), 1e-5, moments)
+    count = x.size // channels
+    spread = 1 / np.sqrt(x.astype(np.float64).var((0, *range(2, x.ndim))).min() + 1e-5) if training else 2.0
+    largest = max(1.0, np.abs(x).max() * spread) * max(1, np.abs(weight).max())
+    for name, a, b in zip(("y", "dx", "dweight", "dbias"), got, want):
+        terms = count if name in ("dweight", "dbias") else 1
+        bound = 16 * EPS * largest * np.abs(dy).max() * (terms + 8) * max(1.0, spread if name == "dx" else 1.0)
+        assert np.abs(a - b).max() <= bound, f"{name}: error {np.abs(a - b).max():.3g}, allowed {bound:.3g}"
+    for threads in (2, 3, 7):
+        for a, b in zip(got, run(threads)):
+            assert a.tobytes() == b.tobytes()
+
+
+def test_large_mean_small_spread():
+    """A mean of 1000 with a deviation of 1: what float32 sums of squares would lose."""
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal((16, 3, 20, 20)) + 1000).astype(np.float32)
+    y = F.batch_norm(x, None, None, training=True)
+    x = x.astype(np.float64)
+    want = (x - x.mean((0, 2, 3), keepdims=True)) / np.sqrt(x.var((0, 2, 3), keepdims=True) + 1e-5)
+    assert np.abs(y - want).max() <= 4 * EPS * 1000
+
+
+class Block(nn.Module):
+    """conv, norm, ReLU; conv, norm, + shortcut, ReLU: every fusion of the normalising pass."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+        self.conv2, self.bn2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+        self.short, self.bn3 = nn.Conv2d(3, channels, 1, bias=False), nn.BatchNorm2d(channels)
+        self.head = nn.Linear(channels * 16, 5)
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        return self.head(F.flatten(F.relu(y + self.bn3(self.short(x))), 1))
+
+
+@pytest.mark.parametrize("n", [4, 24])
+def test_fusions_change_no_number(n, monkeypatch):
+    rng = np.random.default_rng(1)
+    x, t = rng.standard_normal((n, 3, 4, 4)).astype(np.float32), rng.integers(0, 5, n)
+
+    def train():
+        fc.manual_seed(2)
+        model = Block(12)
+        step = fc.compile_step(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), 0.1))
+        losses = [float(step(x, t)) for _ in range(4)]
+        kernels = [s.kernel for s in step.program(x, t).steps]
+        return losses, model.state_dict(), kernels
+
+    fused, state, kernels = train()
+    assert "zip" not in kernels and "map" not in kernels
+    monkeypatch.setattr(passes, "run", lambda nodes, roots, layout: topological(roots))
+    plain, plain_state, kernels = train()
+    assert "zip" in kernels and "map" in kernels
+    np.testing.assert_allclose(fused, plain, rtol=1e-5)
+    for name, value in state.items():
+        np.testing.assert_allclose(value, plain_state[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_running_statistics_move_once_per_forward_run():
+    rng = np.random.default_rng(3)
+    model = nn.Sequential(nn.BatchNorm2d(3))
+    batches = [rng.standard_normal((4, 3, 5, 5)).astype(np.float32) * 3 + 1 for _ in range(3)]
+    outputs = [model(b) for b in batches]
+    for out in outputs:  # the runs that were overwritten are run again, which must leave no trace
+        out.backward(np.ones(out.shape))
+    mean, var = np.zeros(3), np.ones(3)
+    for b in batches:
+        mean = 0.9 * mean + 0.1 * b.mean((0, 2, 3), dtype=np.float64)
+        var = 0.9 * var + 0.1 * b.astype(np.float64).var((0, 2, 3), ddof=1)
+    state = model.state_dict()
+    np.testing.assert_allclose(state["0.running_mean"], mean, rtol=1e-5)
+    np.testing.assert_allclose(state["0.running_var"], var, rtol=1e-5)
+    assert state["0.num_batches_tracked"] == 3 and state["0.num_batches_tracked"].dtype == np.int64
+    model.eval()(batches[0])
+    assert model.state_dict()["0.num_batches_tracked"] == 3
+
+
+def test_momentum_is_read_at_run_time():
+    layer = nn.BatchNorm1d(2, momentum=None)
+    x = np.array([[1, 2], [3, 6], [5, 10]], np.float32)
+    layer(x)
+    layer(3 * x)
+    np.testing.assert_allclose(layer.running_mean.numpy(), [6, 12], rtol=1e-6)  # the average of 3, 9 and of 6, 18
+    layer.momentum = 1.0
+    layer(x)
+    np.testing.assert_allclose(layer.running_mean.numpy(), [3, 6], rtol=1e-6)
+    assert "momentum=1.0" in repr(layer)
+
+
+def test_function_moves_the_arrays_it_is_given():
+    mean, var = np.zeros(2, np.float32), np.ones(2, np.float32)
+    x = np.array([[1, 2], [3, 6]], np.float32)
+    F.batch_norm(x, mean, var, training=True, momentum=0.5)
+    np.testing.assert_allclose(mean, [1, 2])
+    np.testing.assert_allclose(var, [1.5, 4.5])
+    np.testing.assert_allclose(F.batch_norm(x, mean, var), (x - mean) / np.sqrt(var + 1e-5), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: nn.BatchNorm2d(4)(np.ones((1, 4, 1, 1))), "more than 1 value"),
+        (lambda: nn.BatchNorm2d(4)(np.ones((2, 4, 3))), r"BatchNorm2d: input must have 4 dimensions.*\(2, 4, 3\)"),
+        (lambda: nn.BatchNorm2d(4)(np.ones((2, 5, 3, 3))), "5 channels.*expected 4"),
+        (lambda: nn.BatchNorm2d(0), "num_features must be at least 1, got 0"),
+        (lambda: nn.BatchNorm2d(3, momentum=2), "momentum must be between 0 and 1, got 2"),
+        (lambda: F.batch_norm(np.ones((2, 3, 4, 4)), None, None), "running_mean and running_var are needed"),
+        (lambda: F.batch_norm(np.ones((2, 3)), np.zeros(4), np.ones(4)), r"3 channels.*running_mean has shape \(4,\)"),
+    ],
+)
+def test_errors(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize("options", [{}, {"affine": False}, {"track_running_stats": False}, {"momentum": None}])
+def test_torch_parity(options):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(5)
+    ours, theirs = nn.BatchNorm2d(6, **options), torch.nn.BatchNorm2d(6, **options)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    for _ in range(3):
+        x, dy = (rng.standard_normal((5, 6, 4, 3)).astype(np.float32) for _ in range(2))
+        leaf = torch.tensor(x, requires_grad=True)
+        out = theirs(leaf)
+        out.backward(torch.tensor(dy))
+        y, pullback = fc.vjp(ours, x)
+        np.testing.assert_allclose(y, out.detach().numpy(), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(pullback(dy), leaf.grad.numpy(), rtol=1e-4, atol=1e-5)
+    for name, value in theirs.state_dict().items():
+        np.testing.assert_allclose(ours.state_dict()[name], value.numpy(), rtol=1e-5, atol=1e-6, err_msg=name)
+    ours.eval(), theirs.eval()
+    np.testing.assert_allclose(ours(x), theirs(torch.tensor(x)).detach().numpy(), rtol=1e-4, atol=1e-5)
+    ours.load_state_dict({k: v.numpy() for k, v in theirs.state_dict().items()})
