@@ -4,3 +4,8 @@
 #define VREGS 32     /* vector registers */
 #define TILE_M 14     /* lanes_c: pixels of a register tile */
 #define TILE_NV 2    /* lanes_c: output vectors of a register tile */
+
+#ifdef __AVX512F__ /* not when emulated for a machine without it */
+#include <immintrin.h>
+#define VGREATER(a, b) (vec)_mm512_max_ps(a, b)
+#endif

@@ -24,7 +24,7 @@ INLINE void max_pool_inside(const fc_max_pool_args *a, int64_t kh, int64_t kw, c
             for (int64_t j = i == 0; j < kw; j++) {
                 vec v = vload(x + i * a->x_h + j * VW);
                 if (idx)
-                    vmax_where(&best, &where, v, position + (int32_t)(i * a->w + j));
+                    vmax_where(&best, &where, v, iset(position + (int32_t)(i * a->w + j)));
                 else
                     best = vmax(best, v);
             }
@@ -63,7 +63,7 @@ FC_DEFINE(max_pool) {
             for (int64_t i = th.lo; i < th.hi; i++)
                 for (int64_t j = tw.lo; j < tw.hi; j++) {
                     int64_t ih = th.at + i * a->dil_h, iw = tw.at + j * a->dil_w;
-                    vmax_where(&best, &where, vload(x + ih * a->x_h + iw * VW), (int32_t)(ih * a->w + iw));
+                    vmax_where(&best, &where, vload(x + ih * a->x_h + iw * VW), iset((int32_t)(ih * a->w + iw)));
                 }
             vstore(y + ow * VW, best);
             if (idx) istore(idx + ow * VW, where);

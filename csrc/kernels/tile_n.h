@@ -41,7 +41,13 @@ INLINE void tile_n_choose(int64_t rows, int64_t cols, int64_t unit, int wide, in
         }
 }
 
-/* Where tile i of `tiles` begins, of a length cut nearly equally. */
-INLINE int64_t tile_n_start(int64_t length, int64_t tiles, int64_t i) { return length * i / tiles; }
+/* A length cut into tiles nearly equally: the first `longer` of them have size + 1. */
+typedef struct {
+    int64_t size, longer;
+} cuts;
+
+INLINE cuts cut(int64_t length, int64_t tiles) { return (cuts){length / tiles, length % tiles}; }
+INLINE int64_t cut_start(cuts c, int64_t i) { return i * c.size + (i < c.longer ? i : c.longer); }
+INLINE int64_t cut_size(cuts c, int64_t i) { return c.size + (i < c.longer); }
 
 #endif

@@ -20,23 +20,32 @@ INLINE void istore(int32_t *p, ivec v) { *(ivec_u *)p = v; }
 INLINE vec vset(float x) { return x - (vec){0}; }
 INLINE ivec iset(int32_t x) { return x - (ivec){0}; }
 
-/* Lanes of a where mask is -1, of b where it is 0. */
-INLINE vec vselect(ivec mask, vec a, vec b) { return (vec)((mask & (ivec)a) | (~mask & (ivec)b)); }
+/* What an ISA may have an instruction for (isa/<isa>.h): lanes of a where mask is -1, of b where it is 0; and a > b ? a : b. */
+#ifndef VSELECT
+#define VSELECT(mask, a, b) (vec)(((mask) & (ivec)(a)) | (~(mask) & (ivec)(b)))
+#endif
+#ifndef VGREATER
+#define VGREATER(a, b) VSELECT((ivec)((a) > (b)), a, b)
+#endif
+INLINE vec vselect(ivec mask, vec a, vec b) { return VSELECT(mask, a, b); }
 
 /* max(x, 0), but NaN stays NaN. */
-INLINE vec vrelu(vec x) { return (vec)(~(ivec)(x <= (vec){0}) & (ivec)x); }
+INLINE vec vrelu(vec x) {
+    const vec zero = {0};
+    return VGREATER(zero, x);
+}
 
 /* x where m > 0, else 0. */
 INLINE vec vmask(vec x, vec m) { return (vec)((ivec)(m > (vec){0}) & (ivec)x); }
 
 /* The larger one; a NaN wins. */
-INLINE vec vmax(vec a, vec b) { return vselect((ivec)(b > a) | (ivec)(b != b), b, a); }
+INLINE vec vmax(vec a, vec b) { return vselect((ivec)(a != a), a, VGREATER(a, b)); }
 
 /* One more candidate of a maximum and where it lies: the first maximum stays, a NaN wins. */
-INLINE void vmax_where(vec *best, ivec *where, vec v, int32_t position) {
+INLINE void vmax_where(vec *best, ivec *where, vec v, ivec position) {
     ivec take = (ivec)(v > *best) | (ivec)(v != v);
     *best = vselect(take, v, *best);
-    *where = (ivec)vselect(take, (vec)iset(position), (vec)*where);
+    *where = (ivec)vselect(take, (vec)position, (vec)*where);
 }
 
 /* Sum of the lanes, as a balanced tree. */

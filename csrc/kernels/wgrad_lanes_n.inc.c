@@ -65,39 +65,23 @@ TILES_N(WGRAD_N_TILE)
 #define WGRAD_N_ENTRY(m, k) TILE_N_ENTRY(wgrad_n, m, k)
 static const wgrad_n_tile wgrad_n_tiles[TILE_N_ROWS][TILE_N_COLS] = {TILES_N(WGRAD_N_ENTRY)};
 
-/* Elements [first, last) of the flat list of run elements, for channels [c, c + m) of a panel and one slot. */
-INLINE void wgrad_n_item(const fc_wgrad_lanes_n_args *a, const int64_t *panel, int64_t slot, int64_t c, int64_t m,
-                         int64_t first, int64_t last, int64_t k_tiles) {
-    vec sums[WGRAD_N_BUFFER];
-    int64_t begin = slot * a->n * a->oh / a->slots, end = (slot + 1) * a->n * a->oh / a->slots;
-    int64_t count = last - first;
-    for (int64_t i = 0; i < count * m; i++) sums[i] = (vec){0};
-    for (int64_t row = begin; row < end;) { /* one block of images at a time: its x and dy stay in the cache */
-        int64_t n = row / a->oh, stop = (n + 1) * a->oh < end ? (n + 1) * a->oh : end;
-        for (int64_t at = first; at < last;) {
-            int64_t run = at / a->run_len, i = at % a->run_len, tile = 0;
-            while (tile_n_start(a->run_len, k_tiles, tile + 1) <= i) tile++;
-            for (; tile < k_tiles && at < last; tile++) {
-                int64_t k = tile_n_start(a->run_len, k_tiles, tile + 1) - tile_n_start(a->run_len, k_tiles, tile);
-                int64_t low = a->rows ? n * a->oh + a->rows[2 * run] : row, high = a->rows ? n * a->oh + a->rows[2 * run + 1] : stop;
-                if (low < row) low = row;
-                if (high > stop) high = stop;
-                const float *x = a->x + n * a->x_n + panel[0] + a->runs[2 * run] + (at % a->run_len) * a->x_step +
-                                 (low - n * a->oh) * a->x_h;
-                const float *dy = a->dy + n * a->y_n + (panel[2] + c) * a->y_c + (low - n * a->oh) * a->y_h;
-                if (high > low) wgrad_n_tiles[m - 1][k - 1](a, x, dy, high - low, sums + (at - first), count);
-                at += k;
-            }
-        }
-        row = stop;
-    }
-    float *dw = a->dw + slot * a->dw_size + panel[1] + c * a->w_m;
-    for (int64_t at = first; at < last;) { /* four elements of one run at a time */
-        int64_t run = at / a->run_len, i = at % a->run_len, left = a->run_len - i < last - at ? a->run_len - i : last - at;
-        for (; left > 0; left -= 4, at += 4, i += 4) {
-            const vec *s = sums + (at - first);
+/* The output rows [*low, *high) of a run that lie in rows [begin, end) of image block n, counted within the block. */
+INLINE void wgrad_n_rows(const fc_wgrad_lanes_n_args *a, int64_t run, int64_t begin, int64_t end, int64_t *low,
+                         int64_t *high) {
+    *low = a->rows && a->rows[2 * run] > begin ? a->rows[2 * run] : begin;
+    *high = a->rows && a->rows[2 * run + 1] < end ? a->rows[2 * run + 1] : end;
+}
+
+/* dw of one channel tile from the sums of run elements; `at` is the first element's place in the flat list of them. */
+INLINE void wgrad_n_store(const fc_wgrad_lanes_n_args *a, float *dw, const vec *sums, int64_t stride, int64_t m,
+                          int64_t at, int64_t count) {
+    for (int64_t done = 0; done < count;) { /* four elements of one run at a time */
+        int64_t run = (at + done) / a->run_len, i = (at + done) % a->run_len, left = a->run_len - i;
+        if (left > count - done) left = count - done;
+        for (; left > 0; left -= 4, done += 4, i += 4) {
+            const vec *s = sums + done;
             float *out = dw + a->runs[2 * run + 1] + i * a->w_step;
-            for (int64_t j = 0; j < m; j++, s += count, out += a->w_m) {
+            for (int64_t j = 0; j < m; j++, s += stride, out += a->w_m) {
                 if (left >= 4 && a->w_step == 1) {
                     *(quad_u *)out = sum_four(s[0], s[1], s[2], s[3]);
                 } else {
@@ -107,29 +91,53 @@ INLINE void wgrad_n_item(const fc_wgrad_lanes_n_args *a, const int64_t *panel, i
                 }
             }
         }
-        at += left; /* the last four may have been fewer */
+        done += left; /* the last four may have been fewer */
     }
+}
+
+/* Tiles [t0, t1) of the runs' elements (each run is cut into `pieces` tiles), for channels [c, c + m) of a panel and one slot. */
+INLINE void wgrad_n_item(const fc_wgrad_lanes_n_args *a, const int64_t *panel, int64_t slot, int64_t c, int64_t m,
+                         int64_t t0, int64_t t1, int64_t pieces, cuts elements) {
+    vec sums[WGRAD_N_BUFFER];
+    int64_t first = t0 / pieces * a->run_len + cut_start(elements, t0 % pieces);
+    int64_t count = t1 / pieces * a->run_len + cut_start(elements, t1 % pieces) - first;
+    int64_t begin = slot * a->n * a->oh / a->slots, end = (slot + 1) * a->n * a->oh / a->slots;
+    for (int64_t i = 0; i < count * m; i++) sums[i] = (vec){0};
+    for (int64_t row = begin; row < end;) { /* one block of images at a time: its x and dy stay in the cache */
+        int64_t n = row / a->oh, from = row - n * a->oh, to = end - n * a->oh < a->oh ? end - n * a->oh : a->oh;
+        const float *x = a->x + n * a->x_n + panel[0], *dy = a->dy + n * a->y_n + (panel[2] + c) * a->y_c;
+        int64_t run = t0 / pieces, piece = t0 % pieces;
+        vec *out = sums;
+        for (int64_t t = t0; t < t1; t++) {
+            int64_t low, high, k = cut_size(elements, piece);
+            wgrad_n_rows(a, run, from, to, &low, &high);
+            if (high > low)
+                wgrad_n_tiles[m - 1][k - 1](a, x + a->runs[2 * run] + cut_start(elements, piece) * a->x_step + low * a->x_h,
+                                            dy + low * a->y_h, high - low, out, count);
+            out += k;
+            if (++piece == pieces) piece = 0, run++;
+        }
+        row = n * a->oh + to;
+    }
+    wgrad_n_store(a, a->dw + slot * a->dw_size + panel[1] + c * a->w_m, sums, count, m, first, count);
 }
 
 FC_DEFINE(wgrad_lanes_n) {
     for (int64_t p = 0; p < a->npanels; p++) {
         const int64_t *panel = a->panels + 4 * p;
-        int64_t m_tiles, k_tiles, lo, hi;
-        tile_n_choose(panel[3], a->run_len, 1, 0, &m_tiles, &k_tiles);
-        int64_t m_most = (panel[3] + m_tiles - 1) / m_tiles;
-        /* a chunk: whole k tiles, as many as the buffer holds and as leave some tens of items to share */
-        int64_t k_all = a->nruns * k_tiles, k_most = (a->run_len + k_tiles - 1) / k_tiles;
-        int64_t per_chunk = WGRAD_N_BUFFER / (m_most * k_most), wanted = k_all * m_tiles * a->slots / 64 + 1;
+        int64_t m_tiles, pieces, lo, hi;
+        tile_n_choose(panel[3], a->run_len, 1, 0, &m_tiles, &pieces);
+        cuts rows = cut(panel[3], m_tiles), elements = cut(a->run_len, pieces);
+        /* a chunk: whole tiles, as many as the buffer holds and as leave some tens of items to share */
+        int64_t all = a->nruns * pieces, wanted = all * m_tiles * a->slots / 64 + 1;
+        int64_t per_chunk = WGRAD_N_BUFFER / (cut_size(rows, 0) * cut_size(elements, 0));
         if (per_chunk > wanted) per_chunk = wanted;
-        int64_t chunks = (k_all + per_chunk - 1) / per_chunk;
+        int64_t chunks = (all + per_chunk - 1) / per_chunk;
         share(a->slots * m_tiles * chunks, ith, nth, &lo, &hi);
         for (int64_t item = lo; item < hi; item++) {
             int64_t chunk = item % chunks, tile = item / chunks % m_tiles, slot = item / chunks / m_tiles;
-            int64_t c = tile_n_start(panel[3], m_tiles, tile), t0 = k_all * chunk / chunks;
-            int64_t t1 = k_all * (chunk + 1) / chunks;
-            int64_t first = t0 / k_tiles * a->run_len + tile_n_start(a->run_len, k_tiles, t0 % k_tiles);
-            int64_t last = t1 / k_tiles * a->run_len + tile_n_start(a->run_len, k_tiles, t1 % k_tiles);
-            wgrad_n_item(a, panel, slot, c, tile_n_start(panel[3], m_tiles, tile + 1) - c, first, last, k_tiles);
+            wgrad_n_item(a, panel, slot, cut_start(rows, tile), cut_size(rows, tile), all * chunk / chunks,
+                         all * (chunk + 1) / chunks, pieces, elements);
         }
     }
 }

@@ -149,6 +149,8 @@ def lower_data(b, g, dy, w, mask, dx):
 
 def lower_weight(b, g, x, dy, dw):
     runs, run_len, x_step, w_step, panels = _forward_runs(g, x, b.vw, across=False)
+    if len(runs) == g.kh * g.cg:  # channel by channel: its plane of x stays in the nearest cache
+        runs = [runs[kh * g.cg + c] for c in range(g.cg) for kh in range(g.kh)]
     items = -(-g.o // 2) * len(runs)
     slots = 1 if items >= SLOT_ITEMS else max(1, min(dy.n * g.oh, 8))
     target = dw if slots == 1 else b.scratch(slots * dw.floats)
@@ -156,7 +158,7 @@ def lower_weight(b, g, x, dy, dw):
     if any(g.x_halo()):
         start = -g.pads[0]
         taps = _ranges(lambda t, o: 0 <= start + o * g.stride[0] + t * g.dilation[0] < g.h, (g.kh, g.oh))
-        rows = b.constant(np.repeat(taps, len(runs) // g.kh, axis=0)).at()
+        rows = b.constant(np.tile(taps, (len(runs) // g.kh, 1))).at()
     b.emit(
         "wgrad_lanes_n",
         g.macs,
