@@ -1,5 +1,7 @@
 """Every op in plain NumPy float64: what the kernels are compared with."""
 
+import math
+
 import numpy as np
 
 
@@ -108,8 +110,16 @@ def avg_pool2d_grad(x, dy, **attrs):
     return dx[:, :, :-1].reshape(x.shape)
 
 
-def map_(x, kind, alpha):
-    with np.errstate(over="ignore"):
+def normal_cdf(x):
+    return np.vectorize(lambda v: 0.5 * math.erfc(-v / math.sqrt(2)))(x)
+
+
+def softplus(x):
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
+def map_(x, kind, alpha, beta=0.0):
+    with np.errstate(over="ignore", invalid="ignore"):
         return {
             "relu": lambda: np.where(x <= 0, 0, x),
             "leaky_relu": lambda: np.where(x > 0, x, alpha * x),
@@ -119,11 +129,25 @@ def map_(x, kind, alpha):
             "exp": lambda: np.exp(x),
             "scale": lambda: alpha * x,
             "shift": lambda: x + alpha,
+            "sqrt": lambda: np.sqrt(x),
+            "clamp": lambda: np.clip(x, alpha, beta),
+            "hardtanh": lambda: np.clip(x, alpha, beta),
+            "hardsigmoid": lambda: np.clip(x + 3, 0, 6) / 6,
+            "hardswish": lambda: x * np.clip(x + 3, 0, 6) / 6,
+            "silu": lambda: x / (1 + np.exp(-x)),
+            "gelu": lambda: x * normal_cdf(x),
+            "gelu_tanh": lambda: 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
+            "softplus": lambda: np.where(alpha * x > beta, x, softplus(alpha * x) / alpha),
+            "mish": lambda: x * np.tanh(softplus(x)),
+            "log": lambda: np.log(x),
+            "abs": lambda: np.abs(x),
+            "square": lambda: x * x,
         }[kind]()
 
 
-def map_grad(x, dy, kind, alpha):
-    y = map_(x, kind, alpha)
+def map_grad(x, dy, kind, alpha, beta=0.0):
+    y = map_(x, kind, alpha, beta)
+    slope = lambda f: (f(x + 1e-6) - f(x - 1e-6)) / 2e-6
     return (
         dy
         * {
@@ -135,6 +159,19 @@ def map_grad(x, dy, kind, alpha):
             "exp": lambda: y,
             "scale": lambda: alpha,
             "shift": lambda: 1,
+            "sqrt": lambda: 0.5 / y,
+            "clamp": lambda: (x >= alpha) & (x <= beta),
+            "hardtanh": lambda: (x > alpha) & (x < beta),
+            "hardsigmoid": lambda: (np.abs(x) < 3) / 6,
+            "hardswish": lambda: np.where(x > -3, np.where(x < 3, x / 3 + 0.5, 1), 0),
+            "silu": lambda: (1 + x * (1 - 1 / (1 + np.exp(-x)))) / (1 + np.exp(-x)),
+            "gelu": lambda: normal_cdf(x) + x * np.exp(-x * x / 2) / np.sqrt(2 * np.pi),
+            "gelu_tanh": lambda: slope(lambda v: map_(v, "gelu_tanh", 0)),
+            "softplus": lambda: np.where(alpha * x > beta, 1, 1 / (1 + np.exp(-alpha * x))),
+            "mish": lambda: np.tanh(softplus(x)) + x / np.cosh(softplus(x)) ** 2 / (1 + np.exp(-x)),
+            "log": lambda: 1 / x,
+            "abs": lambda: np.sign(x),
+            "square": lambda: 2 * x,
         }[kind]()
     )
 

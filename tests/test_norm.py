@@ -6,7 +6,7 @@ import pytest
 import fastcnn as fc
 import fastcnn.functional as F
 from fastcnn import _core, config, nn, optim
-from fastcnn.functional.normalization import normalize
+from fastcnn.functional.normalization import channel_norm
 from fastcnn.graph import passes
 from fastcnn.graph.plan import Program
 from fastcnn.graph.trace import Symbol, topological
@@ -54,7 +54,7 @@ def test_against_float64(shape, layout, training, isa, monkeypatch):
         monkeypatch.setattr(config, "_threads", threads)
         symbols = [Symbol(a.shape) for a in (x, weight, bias, *given)]
         moments = (None, None) if training else symbols[3:]
-        y = normalize(symbols[0], *moments, *symbols[1:3], 1e-5)[0]
+        y = channel_norm(symbols[0], *moments, *symbols[1:3], 1e-5)[0]
         program = Program(symbols, [y], symbols[:3])
         program.arena.poison()
         arrays = [x, weight, bias, *given]

@@ -18,7 +18,8 @@ COVERED = {
     "linear_weight": "linear", "max_pool2d_bwd": "max_pool2d", "avg_pool2d_bwd": "avg_pool2d", "map_bwd": "map",
     "softmax_bwd": "softmax", "fill_like": "sum_all", "scale_items": "cross_entropy", "cross_entropy": "test_loss.py",
     "scale_by": "test_loss.py", "dropout": "test_loss.py", "strided_copy": "test_functional.py",
-    "batch_moments": "test_norm.py", "batch_norm": "test_norm.py", "batch_norm_bwd": "test_norm.py",
+    "gather_max_bwd": "gather_max", "fold_depth": "unfold_depth", "gather": "test_parity_layers.py",
+    "scatter": "test_parity_layers.py", "batch_moments": "test_norm.py", "batch_norm": "test_norm.py", "batch_norm_bwd": "test_norm.py",
 }  # fmt: skip
 
 
@@ -31,11 +32,13 @@ def isa(request):
 
 def make_inputs(name, shapes, attrs, rng):
     arrays = [rng.standard_normal(s).astype(np.float32) for s in shapes]
-    if name == "map" and attrs["kind"] in ("sigmoid", "tanh", "exp", "elu"):
+    if name == "map" and attrs["kind"] in ("sigmoid", "tanh", "exp", "elu", "silu", "gelu", "mish", "hardswish"):
         arrays[0] *= 4
+    if name == "map" and attrs["kind"] in ("log", "sqrt"):
+        arrays[0] = np.abs(arrays[0]) + np.float32(0.1)
     if name == "zip" and attrs["kind"] == "div":
         arrays[1] = np.sign(arrays[1]) * (np.abs(arrays[1]) + 0.5)
-    if name == "max_pool2d":  # all different: one maximum per window
+    if name in ("max_pool2d", "gather_max"):  # all different: one maximum per window
         arrays[0] = rng.permutation(arrays[0].size).reshape(shapes[0]).astype(np.float32) - arrays[0].size / 2
     return arrays
 
@@ -67,6 +70,38 @@ def expected(name, arrays, attrs, dy):
         return ref.softmax(x, **attrs), [ref.softmax_grad(x, dy, **attrs)], 4 * x.shape[1]
     if name == "reshape":
         return x.reshape(attrs["shape"]), [dy.reshape(x.shape)], 1
+    if name == "expand":
+        lead = dy.ndim - x.ndim
+        axes = tuple(i for i, d in enumerate(dy.shape) if i < lead or x.shape[i - lead] != d)
+        return np.broadcast_to(x, attrs["shape"]), [dy.sum(axes, keepdims=True).reshape(x.shape)], dy.size
+    if name == "reduce_sum":
+        return attrs["alpha"] * x.sum(1), [attrs["alpha"] * np.broadcast_to(dy[:, None], x.shape)], x.shape[1]
+    if name == "cat":
+        parts = [x, *rest]
+        ends = np.cumsum([p.shape[attrs["dim"]] for p in parts])
+        return np.concatenate(parts, attrs["dim"]), np.split(dy, ends[:-1], attrs["dim"]), 1
+    if name == "narrow":
+        at = (slice(None),) * attrs["dim"] + (slice(attrs["start"], attrs["start"] + attrs["size"]),)
+        dx = np.zeros(x.shape)
+        dx[at] = dy
+        return x[at], [dx], 1
+    if name == "gather_sum":
+        matrix = attrs["table"].dense()
+        flat, dflat = (v.reshape(*v.shape[:2], -1) for v in (x, dy))
+        return (flat @ matrix.T).reshape(dy.shape), [(dflat @ matrix).reshape(x.shape)], 8
+    if name == "gather_max":
+        reads = attrs["table"].dense() != 0
+        flat, dflat = (v.reshape(*v.shape[:2], -1) for v in (x, dy))
+        windows = np.where(reads, flat[:, :, None, :], -np.inf)
+        dx = (np.eye(reads.shape[1])[windows.argmax(-1)] * dflat[..., None]).sum(2)
+        return windows.max(-1).reshape(dy.shape), [dx.reshape(x.shape)], 8
+    if name == "unfold_depth":
+        k, s, d = attrs["kernel"], attrs["stride"], attrs["dilation"]
+        (n, c, _, h, w), outs = x.shape, dy.shape[0] // x.shape[0]
+        where = np.arange(outs)[:, None] * s + np.arange(k) * d
+        dx = np.zeros(x.shape)
+        np.add.at(dx, (slice(None), slice(None), where), dy.reshape(n, outs, c, k, h, w).transpose(0, 2, 1, 3, 4, 5))
+        return x[:, :, where].transpose(0, 2, 1, 3, 4, 5).reshape(dy.shape), [dx], 8
     raise AssertionError(f"no reference for {name}: write it in reference.py")
 
 

@@ -10,6 +10,7 @@
 #include "gemm.inc.c"
 #include "pool.inc.c"
 #include "elementwise.inc.c"
+#include "gather.inc.c"
 #include "dropout.inc.c"
 #include "norm.inc.c"
 #include "softmax.inc.c"

@@ -18,8 +18,38 @@
         }                                                                             \
     } while (0)
 
+/* Derivatives from the input. */
+INLINE vec dsilu(vec x) {
+    vec s = vsigmoid(x);
+    return s * (1.0f + x * (1.0f - s));
+}
+
+INLINE vec dgelu(vec x) { return vnormal_cdf(x) + x * 0.39894228f * vexp(x * x * -0.5f); }
+
+INLINE vec gelu_tanh_inner(vec x) { return vtanh(0.79788456f * (x + 0.044715f * x * x * x)); }
+
+INLINE vec dgelu_tanh(vec x) {
+    vec t = gelu_tanh_inner(x);
+    return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * 0.79788456f * (1.0f + 0.134145f * x * x);
+}
+
+INLINE vec vsoftplus(vec x) { return VGREATER(vset(0.0f), x) + vlog1p(vexp(-vabs(x))); }
+
+INLINE vec dmish(vec x) {
+    vec t = vtanh(vsoftplus(x));
+    return t + x * (1.0f - t * t) * vsigmoid(x);
+}
+
+INLINE vec clamp_to(vec x, vec low, vec high) {
+    vec y = VGREATER(low, x); /* a NaN stays */
+    return vselect((ivec)(y > high), high, y);
+}
+
+/* dy where the lanes of `pass` are -1, else 0. */
+INLINE vec where(ivec pass, vec dy) { return (vec)(pass & (ivec)dy); }
+
 FC_DEFINE(map) {
-    const vec alpha = vset((float)a->alpha), zero = vset(0.0f);
+    const vec alpha = vset((float)a->alpha), beta = vset((float)a->beta), zero = vset(0.0f), six = vset(6.0f);
     int64_t strides[2][3] = {{a->x_n, a->x_c, a->x_h}, {a->y_n, a->y_c, a->y_h}};
     rows r = rows_share(a->n, a->c, a->h, a->len, strides, 2, ith, nth);
     while (rows_next(&r)) {
@@ -33,13 +63,28 @@ FC_DEFINE(map) {
         case FC_TANH: EACH_VECTOR(r.count, x, x, y, vtanh(p)); break;
         case FC_EXP: EACH_VECTOR(r.count, x, x, y, vexp(p)); break;
         case FC_SCALE: EACH_VECTOR(r.count, x, x, y, alpha * p); break;
+        case FC_SQRT: EACH_VECTOR(r.count, x, x, y, vsqrt(p)); break;
+        case FC_CLAMP:
+        case FC_HARDTANH: EACH_VECTOR(r.count, x, x, y, clamp_to(p, alpha, beta)); break;
+        case FC_HARDSIGMOID: EACH_VECTOR(r.count, x, x, y, clamp_to(p + 3.0f, zero, six) / 6.0f); break;
+        case FC_HARDSWISH: EACH_VECTOR(r.count, x, x, y, p * clamp_to(p + 3.0f, zero, six) / 6.0f); break;
+        case FC_SILU: EACH_VECTOR(r.count, x, x, y, p * vsigmoid(p)); break;
+        case FC_GELU: EACH_VECTOR(r.count, x, x, y, p * vnormal_cdf(p)); break;
+        case FC_GELU_TANH: EACH_VECTOR(r.count, x, x, y, 0.5f * p * (1.0f + gelu_tanh_inner(p))); break;
+        case FC_SOFTPLUS:
+            EACH_VECTOR(r.count, x, x, y, vselect((ivec)(alpha * p > beta), p, vsoftplus(alpha * p) / alpha));
+            break;
+        case FC_MISH: EACH_VECTOR(r.count, x, x, y, p * vtanh(vsoftplus(p))); break;
+        case FC_LOG: EACH_VECTOR(r.count, x, x, y, vlog(p)); break;
+        case FC_ABS: EACH_VECTOR(r.count, x, x, y, vabs(p)); break;
+        case FC_SQUARE: EACH_VECTOR(r.count, x, x, y, p * p); break;
         default: EACH_VECTOR(r.count, x, x, y, p + alpha); break;
         }
     }
 }
 
 FC_DEFINE(map_bwd) {
-    const vec alpha = vset((float)a->alpha), zero = vset(0.0f);
+    const vec alpha = vset((float)a->alpha), beta = vset((float)a->beta), zero = vset(0.0f), three = vset(3.0f);
     int64_t strides[3][3] = {
         {a->s_n, a->s_c, a->s_h}, {a->y_n, a->y_c, a->y_h}, {a->x_n, a->x_c, a->x_h}};
     rows r = rows_share(a->n, a->c, a->h, a->len, strides, 3, ith, nth);
@@ -55,6 +100,26 @@ FC_DEFINE(map_bwd) {
         case FC_TANH: EACH_VECTOR(r.count, s, dy, dx, q * (1.0f - p * p)); break;
         case FC_EXP: EACH_VECTOR(r.count, s, dy, dx, q * p); break;
         case FC_SCALE: EACH_VECTOR(r.count, dy, dy, dx, alpha * q); break;
+        case FC_SQRT: EACH_VECTOR(r.count, s, dy, dx, q / (p + p)); break;
+        case FC_CLAMP: EACH_VECTOR(r.count, s, dy, dx, where((ivec)(p >= alpha) & (ivec)(p <= beta), q)); break;
+        case FC_HARDTANH: EACH_VECTOR(r.count, s, dy, dx, where((ivec)(p > alpha) & (ivec)(p < beta), q)); break;
+        case FC_HARDSIGMOID:
+            EACH_VECTOR(r.count, s, dy, dx, where((ivec)(p > -three) & (ivec)(p < three), q / 6.0f));
+            break;
+        case FC_HARDSWISH:
+            EACH_VECTOR(r.count, s, dy, dx,
+                        vselect((ivec)(p >= three), q, where((ivec)(p > -three), q * (p / 3.0f + 0.5f))));
+            break;
+        case FC_SILU: EACH_VECTOR(r.count, s, dy, dx, q * dsilu(p)); break;
+        case FC_GELU: EACH_VECTOR(r.count, s, dy, dx, q * dgelu(p)); break;
+        case FC_GELU_TANH: EACH_VECTOR(r.count, s, dy, dx, q * dgelu_tanh(p)); break;
+        case FC_SOFTPLUS:
+            EACH_VECTOR(r.count, s, dy, dx, vselect((ivec)(alpha * p > beta), q, q * vsigmoid(alpha * p)));
+            break;
+        case FC_MISH: EACH_VECTOR(r.count, s, dy, dx, q * dmish(p)); break;
+        case FC_LOG: EACH_VECTOR(r.count, s, dy, dx, q / p); break;
+        case FC_ABS: EACH_VECTOR(r.count, s, dy, dx, where((ivec)(p > zero), q) - where((ivec)(p < zero), q)); break;
+        case FC_SQUARE: EACH_VECTOR(r.count, s, dy, dx, 2.0f * p * q); break;
         default: EACH_VECTOR(r.count, dy, dy, dx, q); break;
         }
     }

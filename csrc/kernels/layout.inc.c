@@ -132,7 +132,9 @@ FC_DEFINE(strided_copy) {
         }
         const float *x = a->x + x_at;
         float *y = a->y + y_at;
-        if (x_step[5] == 1 && y_step[5] == 1)
+        if (a->accumulate)
+            for (int64_t i = 0; i < size[5]; i++) y[i * y_step[5]] += x[i * x_step[5]];
+        else if (x_step[5] == 1 && y_step[5] == 1)
             for (int64_t i = 0; i < size[5]; i++) y[i] = x[i];
         else
             for (int64_t i = 0; i < size[5]; i++) y[i * y_step[5]] = x[i * x_step[5]];

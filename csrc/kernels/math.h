@@ -1,4 +1,4 @@
-/* Vector exp, expm1, log, tanh, sigmoid and sqrt, within about 2 ulp over the whole range; and loads of partial vectors.
+/* Vector exp, expm1, log, log1p, tanh, sigmoid, sqrt and normal distribution, within about 2 ulp over the whole range; and loads of partial vectors.
  * Method: Cody-Waite range reduction and polynomials (own minimax fits of degree 5 and 8), as in Cephes. */
 #ifndef FASTCNN_KERNELS_MATH_H
 #define FASTCNN_KERNELS_MATH_H
@@ -98,6 +98,32 @@ INLINE vec vtanh(vec x) {
 INLINE vec vsigmoid(vec x) {
     vec e = vexp(-vabs(x));
     return vselect((ivec)(x < vset(0.0f)), e, vset(1.0f)) / (1.0f + e);
+}
+
+/* log(1 + x) for x >= 0: the rounding of 1 + x is made good by the ratio x / ((1 + x) - 1). */
+INLINE vec vlog1p(vec x) {
+    vec u = 1.0f + x, rounded = u - 1.0f;
+    return vselect((ivec)(rounded == vset(0.0f)), x, vlog(u) * x / vselect((ivec)(rounded == vset(0.0f)), vset(1.0f), rounded));
+}
+
+/* The normal distribution function. For t = |x|, Phi(-t) = exp(-t^2 / 2) * h(t); h(t) * (1 + t) is a polynomial (own minimax
+ * fit of degree 10, to 14, where Phi(-t) is 0 in float) of q = (t - 3) / (t + 3). */
+INLINE vec vnormal_cdf(vec x) {
+    vec t = vabs(x);
+    t = vselect((ivec)(t > vset(14.0f)), vset(14.0f), t);
+    vec q = (t - 3.0f) / (t + 3.0f);
+    vec p = q * 4.52796521e-05f + 9.58828787e-06f;
+    p = p * q - 0.000470040104f;
+    p = p * q - 0.000338430546f;
+    p = p * q + 0.00299187284f;
+    p = p * q + 0.00115465384f;
+    p = p * q - 0.0227268599f;
+    p = p * q + 0.0451646745f;
+    p = p * q - 0.0164323449f;
+    p = p * q - 0.0965267867f;
+    p = p * q + 0.486055791f;
+    vec tail = vexp(t * t * -0.5f) * p / (1.0f + t);
+    return vselect((ivec)(x > vset(0.0f)), 1.0f - tail, tail);
 }
 
 #endif

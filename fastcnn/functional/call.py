@@ -46,6 +46,22 @@ def operation(*arrays: str) -> Any:
     return decorate
 
 
+def list_operation(fn):
+    """As `operation` for a function whose first argument is a list of arrays."""
+
+    @functools.wraps(fn)
+    def wrapper(arrays, *args, **kwargs):
+        arrays = list(arrays)
+        if not arrays:
+            raise ValueError(f"{fn.__name__}: at least one array is needed, got none")
+        if any(isinstance(a, Symbol) for a in arrays):
+            return fn([a if isinstance(a, Symbol) else leaf(a) for a in arrays], *args, **kwargs)
+        rest = {"args": _freeze(args), **{n: _freeze(v) for n, v in kwargs.items()}}
+        return call_function(lambda *symbols, args, **rest: fn(list(symbols), *args, **rest), fn.__name__, arrays, rest)
+
+    return wrapper
+
+
 def dimension(op, dim, ndim):
     if not isinstance(dim, int) or not -ndim <= dim < ndim:
         raise ValueError(f"{op}: dim must be an int in [{-ndim}, {ndim - 1}], got {dim!r}")

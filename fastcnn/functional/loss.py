@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from ..graph.trace import add_node
+import math
+
+import numpy as np
+
+from ..graph.trace import add_node, leaf
 from ..ops import OPS
 from ..ops.loss import check_reduction
+from ..ops.shape import reduce_sum
+from ..ops.shape import transpose as _transpose
+from .activation import map_
 from .call import operation
 
 
@@ -23,14 +30,144 @@ def cross_entropy(logits, target, weight=None, ignore_index=-100, reduction="mea
     return loss if reduction == "none" else add_node(OPS["sum_all"], [loss], alpha=1.0)
 
 
+def _same(op, x, target):
+    if x.shape != target.shape:
+        raise ValueError(f"{op}: input {x.shape} and target {target.shape} must have one shape")
+
+
+def _reduced(op, loss, reduction):
+    check_reduction(op, reduction)
+    if reduction == "none":
+        return loss
+    return add_node(OPS["sum_all"], [loss], alpha=1.0 / loss.size if reduction == "mean" else 1.0)
+
+
 @operation("x", "target")
 def mse_loss(x, target, reduction="mean"):
     """Squared difference of two arrays of one shape."""
-    check_reduction("mse_loss", reduction)
-    if x.shape != target.shape:
-        raise ValueError(f"mse_loss: input {x.shape} and target {target.shape} must have one shape")
-    difference = x - target
-    square = difference * difference
+    _same("mse_loss", x, target)
+    return _reduced("mse_loss", map_(x - target, "square"), reduction)
+
+
+@operation("x", "target")
+def l1_loss(x, target, reduction="mean"):
+    """Absolute difference of two arrays of one shape."""
+    _same("l1_loss", x, target)
+    return _reduced("l1_loss", map_(x - target, "abs"), reduction)
+
+
+def _huber(x, target, bound):
+    """d^2 / 2 up to a distance d of `bound`, bound * (d - bound / 2) beyond (Huber, 1964)."""
+    distance = map_(x - target, "abs")
+    near = map_(distance, "clamp", 0.0, bound)
+    return near * (distance - near * 0.5)
+
+
+@operation("x", "target")
+def huber_loss(x, target, reduction="mean", delta=1.0):
+    """Half the squared difference up to `delta`, delta * (difference - delta / 2) beyond."""
+    _same("huber_loss", x, target)
+    if not delta > 0:
+        raise ValueError(f"huber_loss: delta must be > 0, got {delta}")
+    return _reduced("huber_loss", _huber(x, target, delta), reduction)
+
+
+@operation("x", "target")
+def smooth_l1_loss(x, target, reduction="mean", beta=1.0):
+    """huber_loss with delta=beta, over beta; beta 0 is l1_loss."""
+    _same("smooth_l1_loss", x, target)
+    if not beta >= 0:
+        raise ValueError(f"smooth_l1_loss: beta must be >= 0, got {beta}")
+    loss = map_(x - target, "abs") if beta == 0 else _huber(x, target, beta) * (1 / beta)
+    return _reduced("smooth_l1_loss", loss, reduction)
+
+
+@operation("x", "target", "weight", "pos_weight")
+def binary_cross_entropy_with_logits(x, target, weight=None, reduction="mean", pos_weight=None):
+    """-(pos_weight * t * log(s) + (1 - t) * log(1 - s)) * weight for s = sigmoid(x), without its overflow."""
+    _same("binary_cross_entropy_with_logits", x, target)
+    positive = map_(-x, "softplus", 1, math.inf)  # -log(s)
+    if pos_weight is None:
+        loss = positive + (1.0 - target) * x
+    else:
+        loss = (1.0 - target) * x + (1.0 + (pos_weight - 1.0) * target) * positive
+    return _reduced("binary_cross_entropy_with_logits", loss if weight is None else loss * weight, reduction)
+
+
+@operation("x", "target", "weight")
+def binary_cross_entropy(x, target, weight=None, reduction="mean"):
+    """-(t * log(x) + (1 - t) * log(1 - x)) * weight for probabilities x; logarithms are at least -100."""
+    _same("binary_cross_entropy", x, target)
+    yes, no = (map_(map_(p, "log"), "clamp", -100.0, math.inf) for p in (x, 1.0 - x))
+    loss = -(target * yes + (1.0 - target) * no)
+    return _reduced("binary_cross_entropy", loss if weight is None else loss * weight, reduction)
+
+
+@operation("x", "target")
+def kl_div(x, target, reduction="mean", log_target=False):
+    """target * (log(target) - x) for log-probabilities x; with log_target the target is given as its logarithm.
+
+    reduction: "mean" (over elements), "batchmean" (the sum over the first dimension's size), "sum" or "none".
+    """
+    _same("kl_div", x, target)
+    if log_target:
+        loss = map_(target, "exp") * (target - x)
+    else:
+        loss = target * (map_(map_(target, "clamp", 1e-38, math.inf), "log") - x)
+    if reduction == "batchmean":
+        return add_node(OPS["sum_all"], [loss], alpha=1.0 / x.shape[0])
+    return _reduced("kl_div", loss, reduction)
+
+
+@operation("x", "target", "var")
+def gaussian_nll_loss(x, target, var, full=False, eps=1e-6, reduction="mean"):
+    """(log(v) + (x - target)^2 / v) / 2 for v = max(var, eps); full adds log(2 pi) / 2 (Nix and Weigend, 1994)."""
+    _same("gaussian_nll_loss", x, target)
+    variance = map_(var, "clamp", eps, math.inf)
+    loss = (map_(variance, "log") + map_(x - target, "square") / variance) * 0.5
+    return _reduced("gaussian_nll_loss", loss + 0.5 * math.log(2 * math.pi) if full else loss, reduction)
+
+
+@operation("x", "target", "weight")
+def nll_loss(x, target, weight=None, ignore_index=-100, reduction="mean"):
+    """-x[n, target[n]] for log-probabilities x (N, C, ...) and class indices target (N, ...), times weight[target[n]].
+
+    "mean" divides by the sum of those weights; targets equal to ignore_index do not count.
+    """
+    check_reduction("nll_loss", reduction)
+    if x.ndim < 2 or target.shape != (x.shape[0], *x.shape[2:]):
+        raise ValueError(
+            f"nll_loss: target must have shape {(x.shape[0], *x.shape[2:])} for input {x.shape}, got {target.shape}"
+        )
+    if target.dtype != "int64":
+        raise TypeError(f"nll_loss: target must be class indices (integers), got {target.dtype}")
+    classes, items = x.shape[1], target.size
+    if weight is not None and weight.shape != (classes,):
+        raise ValueError(f"nll_loss: weight must have shape ({classes},), got {weight.shape}")
+    order = (0, *range(2, x.ndim), 1)
+    scores = add_node(OPS["reshape"], [_transpose(x, order) if x.ndim > 2 else x], shape=(items, 1, classes))
+    if weight is None:
+        weight = leaf(np.ones(classes, np.float32))
+    weights = add_node(OPS["reshape"], [weight], shape=(1, 1, classes))
+    weights = add_node(OPS["expand"], [weights], shape=(items, 1, classes))
+    index = add_node(OPS["reshape"], [target], shape=(items, 1, 1))
+    attrs = dict(spatial=(1,), classes=classes, ignore_index=int(ignore_index), name="nll_loss")
+    picked, counted = (add_node(OPS["gather"], [v, index], **attrs) for v in (scores, weights))
+    loss = -(picked * counted)
     if reduction == "none":
-        return square
-    return add_node(OPS["sum_all"], [square], alpha=1.0 / square.size if reduction == "mean" else 1.0)
+        return add_node(OPS["reshape"], [loss], shape=target.shape)
+    total = add_node(OPS["sum_all"], [loss], alpha=1.0)
+    return total if reduction == "sum" else total / add_node(OPS["sum_all"], [counted], alpha=1.0)
+
+
+@operation("x", "target")
+def dice_loss(x, target, smooth=1.0):
+    """1 - (2 * sum(x * target) + smooth) / (sum(x) + sum(target) + smooth), the mean over the items of the batch.
+
+    x: probabilities; target: 0 and 1, of the same shape (Milletari et al., 2016, with plain sums).
+    """
+    _same("dice_loss", x, target)
+    axes = tuple(range(1, x.ndim))
+    overlap, ours, theirs = (reduce_sum(v, axes) for v in (x * target, x, target))
+    ratio = (overlap * 2.0 + smooth) / (ours + theirs + smooth)
+    return 1.0 - add_node(OPS["sum_all"], [ratio], alpha=1.0 / ratio.size)

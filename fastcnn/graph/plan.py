@@ -89,15 +89,17 @@ class Program:
         self._forward = (self.bounds["forward"][0], self.bounds["state"][1])
 
     def _find_targets(self, nodes):
-        """(input, classes, ignored value) of the class indices that each run must check."""
+        """(input, classes, ignored value, name) of the class indices that each run must check."""
         self._targets = []
         for node in nodes:
-            if node.op.name == "cross_entropy":
+            if node.op.name == "cross_entropy" or "classes" in node.attrs:
                 target = node.inputs[1]
                 while target.node is not None and target.node.op.name == "reshape":
                     target = target.node.inputs[0]
                 index = next((i for i, s in enumerate(self.inputs) if s is target), None)
-                check = (index, node.inputs[0].shape[1], node.attrs["ignore_index"])
+                classes = node.attrs.get("classes", node.inputs[0].shape[1])
+                name = node.attrs.get("name", "cross_entropy")
+                check = (index, classes, node.attrs["ignore_index"], name)
                 if index is None:
                     self._targets = [(0, *check[1:])]
                     self._check_targets([target.array])
@@ -243,13 +245,13 @@ class Program:
         return self._random
 
     def _check_targets(self, arrays):
-        for index, classes, ignore in self._targets:
+        for index, classes, ignore, name in self._targets:
             target = arrays[index]
             if target.min() < 0 or target.max() >= classes:
                 wrong = target[((target < 0) | (target >= classes)) & (target != ignore)]
                 if wrong.size:
                     raise ValueError(
-                        f"cross_entropy: target {int(wrong.flat[0])} is not a class: 0 to {classes - 1}"
+                        f"{name}: target {int(wrong.flat[0])} is not a class: 0 to {classes - 1}"
                         f" (or ignore_index={ignore}) are allowed"
                     )
 

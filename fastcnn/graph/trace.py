@@ -103,7 +103,7 @@ class Symbol:
         )
 
     __array__ = __bool__ = __float__ = __int__ = __index__ = __iter__ = __len__ = __complex__ = _no_value
-    __lt__ = __le__ = __gt__ = __ge__ = __getitem__ = item = tolist = numpy = _no_value
+    __lt__ = __le__ = __gt__ = __ge__ = item = tolist = numpy = _no_value
 
     def _arith(self, other, kind, swapped=False):
         from ..ops.arithmetic import arithmetic
@@ -149,15 +149,36 @@ class Symbol:
 
         return flatten(self, start_dim, end_dim)
 
-    def sum(self):
-        from ..functional import sum as sum_
+    def __getitem__(self, index):
+        from ..ops.shape import getitem
 
-        return sum_(self)
+        return getitem(self, index)
 
-    def mean(self):
-        from ..functional import mean
+    def permute(self, *dims):
+        """Dimensions in another order, given as arguments or as one sequence."""
+        from ..functional import permute
 
-        return mean(self)
+        return permute(self, dims[0] if len(dims) == 1 and not isinstance(dims[0], int) else dims)
+
+    def expand(self, *shape):
+        """Repeated along dimensions of size 1; the shape given as arguments or as one sequence."""
+        from ..functional import expand
+
+        return expand(self, shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)
+
+
+def _method(name):
+    def method(self, *args, **kwargs):
+        from .. import functional
+
+        return getattr(functional, name)(self, *args, **kwargs)
+
+    method.__name__, method.__doc__ = name, f"fastcnn.functional.{name} of this value."
+    return method
+
+
+for _name in ("sum", "mean", "var", "transpose", "unsqueeze", "squeeze", "narrow", "split", "chunk"):
+    setattr(Symbol, _name, _method(_name))
 
 
 class Node:

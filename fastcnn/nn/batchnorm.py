@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastcnn.functional.normalization import normalize
+from fastcnn.functional.normalization import channel_norm
 from fastcnn.nn import check, init
 from fastcnn.nn.module import Buffer, Module, Parameter
 from fastcnn.nn.registry import Configured, register
@@ -71,12 +71,12 @@ class _BatchNorm(Configured, Module):
             raise ValueError(f"{name}: input has {x.shape[1]} channels (shape {x.shape}), expected {self.num_features}")
         weight, bias = self.weight, self.bias
         if self.running_mean is None:
-            return normalize(x, None, None, weight, bias, self.eps, layer=name)[0]
+            return channel_norm(x, None, None, weight, bias, self.eps, layer=name)[0]
         if not self.training:
-            return normalize(x, self.running_mean, self.running_var, weight, bias, self.eps)[0]
+            return channel_norm(x, self.running_mean, self.running_var, weight, bias, self.eps)[0]
         tracked = self.num_batches_tracked.storage
         running = (self.running_mean.storage, self.running_var.storage, tracked, self._hyper)
-        return normalize(x, None, None, weight, bias, self.eps, running, layer=name)[0]
+        return channel_norm(x, None, None, weight, bias, self.eps, running, layer=name)[0]
 
     def reset_running_stats(self) -> None:
         """Forget what was seen."""

@@ -6,8 +6,10 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import fastcnn.functional as F
+from fastcnn.nn import check
 from fastcnn.nn.module import Module
-from fastcnn.nn.registry import build, describe, register
+from fastcnn.nn.registry import Configured, build, describe, register
 
 
 @register
@@ -120,3 +122,95 @@ class Sequential(Module):
                 raise ValueError(f"architecture: Sequential has two children named {item[0]!r}")
             sequential._put(item[0], build(item[1], depth + 1))
         return sequential
+
+
+@register
+class Identity(Configured, Module):
+    """x as it is."""
+
+    def forward(self, x: Any) -> Any:
+        """x: any shape."""
+        return x
+
+
+@register
+class Concat(Configured, Module):
+    """The arrays of a list (or several arguments) one after the other along dim."""
+
+    def __init__(self, dim: int = 1) -> None:
+        super().__init__()
+        self.dim = check.integer("Concat", "dim", dim)
+
+    def forward(self, *xs: Any) -> Any:
+        """xs: arrays whose shapes differ along dim only."""
+        return F.cat(list(xs[0]) if len(xs) == 1 and isinstance(xs[0], (list, tuple)) else list(xs), self.dim)
+
+    def extra_repr(self) -> str:
+        """The dimension."""
+        return f"dim={self.dim}"
+
+
+@register
+class ModuleList(Sequential):
+    """A list of modules, named "0", "1", ...; it has no forward()."""
+
+    def __init__(self, modules: Any = ()) -> None:
+        super().__init__(*modules)
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return type(self)(list(self._modules.values())[index])
+        return super().__getitem__(index)
+
+    def __iadd__(self, modules: Iterable[Module]) -> ModuleList:
+        self.extend(modules)
+        return self
+
+    def forward(self, x: Any) -> Any:
+        """NotImplementedError: call its modules."""
+        raise NotImplementedError("ModuleList has no forward(): call the modules in it")
+
+
+@register
+class ModuleDict(Sequential):
+    """Modules by name; it has no forward()."""
+
+    def __init__(self, modules: Any = None) -> None:
+        super().__init__()
+        self.update(modules or {})
+
+    def update(self, modules: Any) -> None:
+        """Add modules from a mapping or (name, module) pairs."""
+        for name, module in modules.items() if hasattr(modules, "items") else modules:
+            self[name] = module
+
+    def __getitem__(self, name: Any) -> Any:
+        return self._modules[name]
+
+    def __setitem__(self, name: Any, module: Module) -> None:
+        self._put(name, module)
+
+    def __delitem__(self, name: Any) -> None:
+        delattr(self, name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._modules
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(list(self._modules))
+
+    def keys(self) -> Iterable[str]:
+        """The names."""
+        return self._modules.keys()
+
+    def values(self) -> Iterable[Any]:
+        """The modules."""
+        return self._modules.values()
+
+    def items(self) -> Iterable[tuple[str, Any]]:
+        """(name, module) pairs."""
+        return self._modules.items()
+
+    def forward(self, x: Any) -> Any:
+        """NotImplementedError: call its modules."""
+        raise NotImplementedError("ModuleDict has no forward(): call the modules in it")

@@ -72,18 +72,160 @@ class CrossEntropyLoss(Configured, Module):
         return ", ".join(parts)
 
 
-@register
-class MSELoss(Configured, Module):
-    """Mean (or sum, or each) of (input - target)^2; both of one shape."""
+class _Loss(Configured, Module):
+    """A loss of input and target of one shape: "mean" over all elements, their "sum", or "none": each."""
 
     def __init__(self, reduction: str = "mean") -> None:
         super().__init__()
-        self.reduction = check.choice("MSELoss", "reduction", reduction, REDUCTIONS)
-
-    def forward(self, input: Any, target: Any) -> Any:
-        """input, target: the same shape."""
-        return F.mse_loss(input, target, reduction=self.reduction)
+        self.reduction = check.choice(type(self).__name__, "reduction", reduction, REDUCTIONS)
 
     def extra_repr(self) -> str:
         """What differs from the default."""
         return "" if self.reduction == "mean" else f"reduction={self.reduction!r}"
+
+
+@register
+class MSELoss(_Loss):
+    """(input - target)^2; both of one shape."""
+
+    def forward(self, input: Any, target: Any) -> Any:
+        """input, target: the same shape."""
+        return F.mse_loss(input, target, self.reduction)
+
+
+@register
+class L1Loss(_Loss):
+    """|input - target|; both of one shape."""
+
+    def forward(self, input: Any, target: Any) -> Any:
+        """input, target: the same shape."""
+        return F.l1_loss(input, target, self.reduction)
+
+
+@register
+class SmoothL1Loss(_Loss):
+    """(input - target)^2 / (2 beta) up to a distance of beta, distance - beta / 2 beyond."""
+
+    def __init__(self, reduction: str = "mean", beta: float = 1.0) -> None:
+        super().__init__(reduction)
+        self.beta = check.number("SmoothL1Loss", "beta", beta, 0)
+
+    def forward(self, input: Any, target: Any) -> Any:
+        """input, target: the same shape."""
+        return F.smooth_l1_loss(input, target, self.reduction, self.beta)
+
+
+@register
+class HuberLoss(_Loss):
+    """(input - target)^2 / 2 up to a distance of delta, delta * (distance - delta / 2) beyond."""
+
+    def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
+        super().__init__(reduction)
+        self.delta = check.number("HuberLoss", "delta", delta, 1e-30)
+
+    def forward(self, input: Any, target: Any) -> Any:
+        """input, target: the same shape."""
+        return F.huber_loss(input, target, self.reduction, self.delta)
+
+
+class _Weighted(_Loss):
+    """A loss with factors, arrays that are broadcast to the input, kept as buffers."""
+
+    def _factor(self, name: str, value: Any) -> None:
+        if value is None:
+            setattr(self, name, None)
+        else:
+            self.register_buffer(name, np.array(value, dtype=np.float32))
+
+    def _config_value(self, name: str) -> Any:
+        value = getattr(self, name)
+        return value.numpy().tolist() if name in ("weight", "pos_weight") and value is not None else value
+
+
+@register
+class BCEWithLogitsLoss(_Weighted):
+    """Binary cross-entropy of sigmoid(input) with target in [0, 1]; pos_weight multiplies the positive part."""
+
+    weight: Any
+    pos_weight: Any
+
+    def __init__(self, weight: Any = None, reduction: str = "mean", pos_weight: Any = None) -> None:
+        super().__init__(reduction)
+        self._factor("weight", weight)
+        self._factor("pos_weight", pos_weight)
+
+    def forward(self, input: Any, target: Any) -> Any:
+        """input, target: the same shape."""
+        return F.binary_cross_entropy_with_logits(input, target, self.weight, self.reduction, self.pos_weight)
+
+
+@register
+class BCELoss(_Weighted):
+    """Binary cross-entropy of probabilities input with target in [0, 1]."""
+
+    weight: Any
+
+    def __init__(self, weight: Any = None, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self._factor("weight", weight)
+
+    def forward(self, input: Any, target: Any) -> Any:
+        """input, target: the same shape."""
+        return F.binary_cross_entropy(input, target, self.weight, self.reduction)
+
+
+@register
+class NLLLoss(_Weighted):
+    """-input[n, target[n]] of log-probabilities input [N, C, ...] with class indices target [N, ...]; weight [C]."""
+
+    weight: Any
+
+    def __init__(self, weight: Any = None, ignore_index: int = -100, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self._factor("weight", weight)
+        self.ignore_index = check.integer("NLLLoss", "ignore_index", ignore_index)
+
+    def forward(self, input: Any, target: Any) -> Any:
+        """input: [N, C, ...]; target: [N, ...]."""
+        return F.nll_loss(input, target, self.weight, self.ignore_index, self.reduction)
+
+
+@register
+class KLDivLoss(_Loss):
+    """target * (log(target) - input) of log-probabilities input; log_target: target is given as its logarithm."""
+
+    def __init__(self, reduction: str = "mean", log_target: bool = False) -> None:
+        Module.__init__(self)
+        self.reduction = check.choice("KLDivLoss", "reduction", reduction, (*REDUCTIONS, "batchmean"))
+        self.log_target = check.flag("KLDivLoss", "log_target", log_target)
+
+    def forward(self, input: Any, target: Any) -> Any:
+        """input, target: the same shape."""
+        return F.kl_div(input, target, self.reduction, self.log_target)
+
+
+@register
+class GaussianNLLLoss(_Loss):
+    """(log(v) + (input - target)^2 / v) / 2, v = max(var, eps): called as loss(input, target, var)."""
+
+    def __init__(self, full: bool = False, eps: float = 1e-6, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.full = check.flag("GaussianNLLLoss", "full", full)
+        self.eps = check.number("GaussianNLLLoss", "eps", eps, 1e-30)
+
+    def forward(self, input: Any, target: Any, var: Any) -> Any:
+        """input, target: the same shape; var: broadcast to it."""
+        return F.gaussian_nll_loss(input, target, var, self.full, self.eps, self.reduction)
+
+
+@register
+class DiceLoss(Configured, Module):
+    """1 - (2 * sum(input * target) + smooth) / (sum(input) + sum(target) + smooth), the mean over the batch."""
+
+    def __init__(self, smooth: float = 1.0) -> None:
+        super().__init__()
+        self.smooth = check.number("DiceLoss", "smooth", smooth, 0)
+
+    def forward(self, input: Any, target: Any) -> Any:
+        """input: probabilities; target: 0 and 1, the same shape."""
+        return F.dice_loss(input, target, self.smooth)

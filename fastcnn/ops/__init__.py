@@ -1,6 +1,20 @@
 """The ops: importing this package fills the closed list OPS."""
 
-from . import activation, arithmetic, conv, dropout, linear, loss, norm, pool, shape, softmax
+from . import activation, arithmetic, conv, depth, dropout, gather, linear, loss, norm, pool, shape, softmax
 from .base import OPS
 
-__all__ = ["OPS", "activation", "arithmetic", "conv", "dropout", "linear", "loss", "norm", "pool", "shape", "softmax"]
+__all__ = [
+    "OPS",
+    "activation",
+    "arithmetic",
+    "conv",
+    "depth",
+    "dropout",
+    "gather",
+    "linear",
+    "loss",
+    "norm",
+    "pool",
+    "shape",
+    "softmax",
+]

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from ..graph.lower import PLAIN
 from ..graph.trace import add_node
 from .base import OPS, Op, check_float
 
-KINDS = ("relu", "leaky_relu", "elu", "sigmoid", "tanh", "exp", "scale", "shift")  # in the order of fastcnn.h
+# In the order of fastcnn.h: the gradient of the first ones is computed from the output, of the others from the input.
+FROM_OUTPUT = ("relu", "leaky_relu", "elu", "sigmoid", "tanh", "exp", "scale", "shift", "sqrt")
+FROM_INPUT = (
+    "clamp", "hardtanh", "hardsigmoid", "hardswish", "silu", "gelu", "gelu_tanh", "softplus", "mish", "log", "abs",
+    "square",
+)  # fmt: skip
+KINDS = FROM_OUTPUT + FROM_INPUT
 
 
 def existing(b, symbol) -> str:
@@ -14,8 +21,17 @@ def existing(b, symbol) -> str:
     return b.layout if b.layout in have else have[0]
 
 
+def _layout(b, symbol, kind) -> str:
+    """As `existing`, but where a 0 in a padding lane would give an infinity or NaN there, plain."""
+    return PLAIN if kind in ("log", "sqrt") else existing(b, symbol)
+
+
+def _numbers(attrs):
+    return dict(kind=KINDS.index(attrs["kind"]), alpha=attrs["alpha"], beta=attrs.get("beta", 0.0))
+
+
 class Map(Op):
-    """attrs kind (of KINDS), alpha."""
+    """attrs kind (of KINDS), alpha, and for some kinds beta."""
 
     name = "map"
 
@@ -29,24 +45,27 @@ class Map(Op):
             return [douts[0]]
         if kind == "scale":
             return [add_node(OPS["map"], [douts[0]], kind="scale", alpha=alpha)]
-        return [add_node(OPS["map_bwd"], [node.outputs[0], douts[0]], kind=kind, alpha=alpha)]
+        saved = node.outputs[0] if kind in FROM_OUTPUT else node.inputs[0]
+        return [add_node(OPS["map_bwd"], [saved, douts[0]], **node.attrs)]
 
     def lower(self, node, b):
-        x = b.get(node.inputs[0], existing(b, node.inputs[0]))
+        x = b.get(node.inputs[0], _layout(b, node.inputs[0], node.attrs["kind"]))
         y = b.out(node.outputs[0], x.layout)
-        emit_rows(b, "map", {"x": x, "y": y}, kind=KINDS.index(node.attrs["kind"]), alpha=node.attrs["alpha"])
+        emit_rows(b, "map", {"x": x, "y": y}, **_numbers(node.attrs))
 
     def cases(self):
-        alphas = {"leaky_relu": 0.01, "elu": 1.3, "scale": -2.5, "shift": 0.75}
+        alphas = {"leaky_relu": 0.01, "elu": 1.3, "scale": -2.5, "shift": 0.75, "clamp": -0.5, "hardtanh": -1.0}
+        betas = {"clamp": 0.8, "hardtanh": 1.5, "softplus": 3.0}
+        alphas["softplus"] = 2.0
         return [
-            ([shape], {"kind": kind, "alpha": alphas.get(kind, 0.0)})
+            ([shape], {"kind": kind, "alpha": alphas.get(kind, 0.0), "beta": betas.get(kind, 0.0)})
             for kind in KINDS
             for shape in [(1,), (3, 17), (2, 5, 3, 7)]
         ]
 
 
 class MapBwd(Op):
-    """dx from the output y and dy."""
+    """dx from dy and the output y or, for the kinds of FROM_INPUT, the input x."""
 
     name = "map_bwd"
 
@@ -54,7 +73,7 @@ class MapBwd(Op):
         return [(inputs[1].shape, "float32")]
 
     def lower(self, node, b):
-        dy = b.get(node.inputs[1], existing(b, node.inputs[1]))
+        dy = b.get(node.inputs[1], _layout(b, node.inputs[1], node.attrs["kind"]))
         saved = b.get(node.inputs[0], dy.layout)
         dx = b.out(node.outputs[0], dy.layout)
         emit_rows(
@@ -62,12 +81,12 @@ class MapBwd(Op):
             "map_bwd",
             {"s": saved, "y": dy, "x": dx},
             names={"s": "s", "y": "dy", "x": "dx"},
-            kind=KINDS.index(node.attrs["kind"]),
-            alpha=node.attrs["alpha"],
+            **_numbers(node.attrs),
         )
 
     def grad(self, node, douts, needs):
-        if needs[0] and node.attrs["kind"] not in ("relu", "leaky_relu"):
+        flat = ("relu", "leaky_relu", "clamp", "hardtanh", "hardsigmoid", "abs")  # f'' is 0
+        if needs[0] and node.attrs["kind"] not in flat:
             raise NotImplementedError(f"{node.attrs['kind']}: no second derivative")
         return [None, add_node(OPS["map_bwd"], [node.inputs[0], douts[0]], **node.attrs) if needs[1] else None]
 

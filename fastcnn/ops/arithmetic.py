@@ -15,7 +15,7 @@ KINDS = ("add", "sub", "mul", "div")  # in the order of fastcnn.h
 
 
 def arithmetic(kind: str, a, b):
-    """a op b for symbols of one shape, or a symbol and a number, in either order."""
+    """a op b for symbols (NumPy's broadcasting), or a symbol and a number, in either order."""
     if isinstance(a, Symbol) and isinstance(b, numbers.Real):
         value = float(b)
         if kind in ("add", "sub"):
@@ -30,7 +30,19 @@ def arithmetic(kind: str, a, b):
             return arithmetic(kind, b, a)
         a = np.full(b.shape, a, np.float32)
     symbols = [s if isinstance(s, Symbol) else leaf(s) for s in (a, b)]
-    return add_node(OPS["zip"], symbols, kind=kind)
+    return add_node(OPS["zip"], broadcast(kind, *symbols), kind=kind)
+
+
+def broadcast(op: str, *symbols: Symbol) -> list[Symbol]:
+    """Symbols of one shape, by NumPy's rule."""
+    if len({s.shape for s in symbols}) == 1:
+        return list(symbols)
+    try:
+        shape = np.broadcast_shapes(*(s.shape for s in symbols))
+    except ValueError:
+        shapes = " and ".join(str(s.shape) for s in symbols)
+        raise ValueError(f"{op}: shapes {shapes} cannot be broadcast together") from None
+    return [s if s.shape == shape else add_node(OPS["expand"], [s], shape=shape) for s in symbols]
 
 
 class Zip(Op):
@@ -43,7 +55,7 @@ class Zip(Op):
         for argument, symbol in zip(("first operand", "second operand"), inputs):
             check_float(attrs["kind"], argument, symbol)
         if a.shape != b.shape:
-            raise ValueError(f"{attrs['kind']}: shapes {a.shape} and {b.shape} differ; only equal shapes or a number")
+            raise ValueError(f"{attrs['kind']}: shapes {a.shape} and {b.shape} differ")
         return [(a.shape, "float32")]
 
     def grad(self, node, douts, needs):
@@ -59,7 +71,8 @@ class Zip(Op):
         return [da, arithmetic("mul", arithmetic("mul", da, node.outputs[0]), -1.0) if needs[1] else None]
 
     def lower(self, node, b):
-        layout = existing(b, node.inputs[0])
+        # a quotient is taken plain: padding lanes may hold 0 / 0
+        layout = PLAIN if node.attrs["kind"] == "div" else existing(b, node.inputs[0])
         first, second = (b.get(s, layout) for s in node.inputs)
         emit_rows(
             b,

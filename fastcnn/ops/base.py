@@ -52,13 +52,20 @@ def check_float(op: str, argument: str, symbol: Symbol) -> None:
         )
 
 
-def pair(op: str, argument: str, value, least: int) -> tuple[int, int]:
-    """An int or a pair of ints >= least, as a pair."""
-    values = (value, value) if isinstance(value, int) or hasattr(value, "__index__") else value
+def ints(op: str, argument: str, value, count: int, least: int) -> tuple[int, ...]:
+    """An int, or `count` of them, all >= least, as a tuple of `count`."""
+    allowed = "an int" if count == 1 else "an int or a pair of ints" if count == 2 else f"an int or {count} ints"
+    values = (value,) * count if isinstance(value, int) or hasattr(value, "__index__") else value
     try:
         values = tuple(int(v.__index__()) for v in values)
     except (AttributeError, TypeError):
-        raise TypeError(f"{op}: {argument} must be an int or a pair of ints, got {value!r}") from None
-    if len(values) != 2 or min(values) < least:
-        raise ValueError(f"{op}: {argument} must be an int or a pair of ints >= {least}, got {value!r}")
+        raise TypeError(f"{op}: {argument} must be {allowed}, got {value!r}") from None
+    if len(values) != count or min(values) < least:
+        raise ValueError(f"{op}: {argument} must be {allowed} >= {least}, got {value!r}")
     return values
+
+
+def pair(op: str, argument: str, value, least: int) -> tuple[int, int]:
+    """An int or a pair of ints >= least, as a pair."""
+    first, second = ints(op, argument, value, 2, least)
+    return first, second

@@ -100,7 +100,11 @@ class Conv2d(Op):
 
 
 class Conv2dData(Op):
-    """dx from dy and weight; attrs shape is x's. With attrs mask, a third input: dx is kept where it is > 0."""
+    """dx from dy and weight; attrs shape is x's: also the transposed convolution.
+
+    With attrs bias, a third input that is added to each channel of dx; with attrs mask, a last one: dx is kept where it
+    is > 0.
+    """
 
     name = "conv2d_data"
 
@@ -116,8 +120,9 @@ class Conv2dData(Op):
         lower = _lowering(b).lower_data
         dy = b.get(node.inputs[0], b.layout)
         w = b.get(node.inputs[1], PLAIN)
-        mask = b.get(node.inputs[2], b.layout) if node.attrs.get("mask") else None
-        lower(b, g, dy, w, mask, b.out(node.outputs[0], b.layout))
+        bias = b.get(node.inputs[2], PLAIN, dense=True) if node.attrs.get("bias") else None
+        mask = b.get(node.inputs[-1], b.layout) if node.attrs.get("mask") else None
+        lower(b, g, dy, w, bias, mask, b.out(node.outputs[0], b.layout))
 
     def grad(self, node, douts, needs):
         base = {k: node.attrs[k] for k in ("stride", "pads", "dilation", "groups")}
@@ -125,6 +130,7 @@ class Conv2dData(Op):
         return [
             add_node(OPS["conv2d"], [g, w], **base) if needs[0] else None,
             add_node(OPS["conv2d_weight"], [g, node.inputs[0]], shape=w.shape, **base) if needs[1] else None,
+            add_node(OPS["channel_sum"], [g]) if needs[2:3] == [True] else None,
         ]
 
 

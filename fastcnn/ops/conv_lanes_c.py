@@ -173,7 +173,7 @@ def lower_forward(b, g, x, w, bias, y, act):
     )
 
 
-def lower_data(b, g, dy, w, mask, dx):
+def lower_data(b, g, dy, w, bias, mask, dx):
     area = g.kh * g.kw
     group = dict(s_group=g.og * g.cg * area, s_lane=area, s_red=g.cg * area)
     nv = choose_nv(b, g.c, g.cg, -(-g.w // g.stride[1]))
@@ -194,12 +194,13 @@ def lower_data(b, g, dy, w, mask, dx):
                 m = {"m_n": mask.sn, "m_c": mask.sc, "m_h": g.stride[0] * mask.sh, "m_w": g.stride[1] * b.vw}
             runs, panels = make_panels(b, g.c, g.cg, g.og, dy.c, b.vw, dy.sc, taps, nv, group)
             packed = pack(b, w, panels) if taps else b.scratch(b.vw)
+            packed_bias = pack_bias(b, bias, g.c, panels) if bias else None
             b.emit(
                 "conv_lanes_c",
                 float(g.n * rows * cols * g.c) * len(panels.red),
                 x=dy.at(),
                 w=packed.at(),
-                bias=None,
+                bias=packed_bias.at() if bias else None,
                 mask=mask.at(h0 * mask.sh + w0 * b.vw) if mask else None,
                 y=dx.at(h0 * dx.sh + w0 * b.vw),
                 runs=b.constant(runs).at(),

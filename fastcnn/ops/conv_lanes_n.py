@@ -89,7 +89,7 @@ def lower_forward(b, g, x, w, bias, y, act, pool=None):
     )
 
 
-def lower_data(b, g, dy, w, mask, dx):
+def lower_data(b, g, dy, w, bias, mask, dx):
     area = g.kh * g.kw
     panels = [(i * g.og * dy.sc, i * g.og * g.cg * area, i * g.cg, g.cg) for i in range(g.groups)]
     panels = b.constant(np.array(panels, np.int64)).at()
@@ -118,7 +118,7 @@ def lower_data(b, g, dy, w, mask, dx):
                 float(dy.images * g.c * rows * cols) * len(runs) * run_len,
                 x=dy.at(),
                 w=w.at(),
-                bias=None,
+                bias=bias.at() if bias else None,
                 mask=mask.at(h0 * mask.sh + w0 * b.vw) if mask else None,
                 y=dx.at(h0 * dx.sh + w0 * b.vw),
                 runs=b.constant(np.array(runs, np.int64)).at(),
