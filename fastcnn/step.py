@@ -11,7 +11,8 @@ from .optim.optimizer import StaleUpdate
 
 
 class TrainingStep:
-    """`step(x, y)` -> the loss before the update (a float); with outputs=True -> (loss, the model's outputs).
+    """`step(x, y)` -> the loss before the update (a float); with outputs=True -> (loss, the model's output,
+    the first one if there are several).
 
     One plan per input shape (a smaller last batch is another one) over the same parameters.
     """
@@ -45,9 +46,10 @@ class TrainingStep:
     def _build(self, x, y) -> Program:
         def objective(x, y):
             out = self.model(x)
-            return self.loss(out, y), out
+            first = out[0] if isinstance(out, tuple) else out
+            return (self.loss(out, y), first) if self.outputs else (self.loss(out, y),)
 
-        inputs, (loss, out), _ = trace(objective, [x, y])
+        inputs, (loss, *out), _ = trace(objective, [x, y])
         if loss.shape != ():
             raise ValueError(f"compile_step: the loss must be a scalar, got shape {loss.shape}; use a reduction")
         leaves = parameters_of([loss])
@@ -59,7 +61,7 @@ class TrainingStep:
         update = self.optimizer.update_steps([s.param for s in wrt])
         program = Program(
             inputs,
-            [loss, out] if self.outputs else [loss],
+            [loss, *out],
             wrt,
             loss=True,
             updates=update,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..graph.autograd import call_function
-from ..graph.trace import Symbol, leaf
+from ..graph.trace import Symbol, is_tracing, leaf
 
 
 def _freeze(value):
@@ -28,7 +28,7 @@ def operation(*arrays: str) -> Any:
             bound.apply_defaults()
             values = bound.arguments
             names = [n for n in arrays if values[n] is not None]
-            if any(isinstance(values[n], Symbol) for n in names):
+            if is_tracing() or any(isinstance(values[n], Symbol) for n in names):
                 for n in names:
                     if not isinstance(values[n], Symbol):
                         values[n] = leaf(values[n])
@@ -54,7 +54,7 @@ def list_operation(fn):
         arrays = list(arrays)
         if not arrays:
             raise ValueError(f"{fn.__name__}: at least one array is needed, got none")
-        if any(isinstance(a, Symbol) for a in arrays):
+        if is_tracing() or any(isinstance(a, Symbol) for a in arrays):
             return fn([a if isinstance(a, Symbol) else leaf(a) for a in arrays], *args, **kwargs)
         rest = {"args": _freeze(args), **{n: _freeze(v) for n, v in kwargs.items()}}
         return call_function(lambda *symbols, args, **rest: fn(list(symbols), *args, **rest), fn.__name__, arrays, rest)

@@ -45,6 +45,11 @@ def tracing(records: list | None = None):
         _state.leaves, _state.records, _state.path = old
 
 
+def is_tracing() -> bool:
+    """Whether a function is being traced in this thread."""
+    return _state.leaves is not None
+
+
 def record_module(module, output) -> None:
     if _state.records is not None:
         _state.records.append((current_path(), module, output))

@@ -216,11 +216,14 @@ def _architecture(model: Module) -> tuple[dict[str, Any] | None, str]:
 def _tree(module: Module, seen: list[Module]) -> Any:
     """What two modules must agree in to be the same architecture; a shared module appears as its
     place in the walk."""
+    from ..nn.container import Sequential
+
     for place, other in enumerate(seen):
         if other is module:
             return place
     seen.append(module)
-    config = module.config() if hasattr(module, "config") else None
+    contained = isinstance(module, Sequential)  # its configuration is its children
+    config = module.config() if hasattr(module, "config") and not contained else None
     own = {name: np.shape(value) for name, value in module.state_dict().items() if "." not in name}
     children = [(name, _tree(child, seen)) for name, child in module.named_children()]
     return type(module), config, own, children

@@ -1,5 +1,83 @@
-"""Ready-made networks."""
+"""Ready-made networks: torchvision's names, constructor arguments and state-dict keys where it has them."""
 
+from fastcnn.models.alexnet import AlexNet, AlexNet2012, alexnet, alexnet_2012
+from fastcnn.models.densenet import DenseNet, densenet121
+from fastcnn.models.efficientnet import EfficientNet, efficientnet_b0
+from fastcnn.models.googlenet import GoogLeNet, googlenet
+from fastcnn.models.inception import Inception3, inception_v3
 from fastcnn.models.lenet import KerasCNN, LeNet5, keras_cnn, lenet5
+from fastcnn.models.lenet1998 import LeNet5of1998, lenet5_1998
+from fastcnn.models.mlp import MLP, Highway, highway, mlp, perceptron
+from fastcnn.models.mobilenet import MobileNetV2, MobileNetV3Small, mobilenet_v2, mobilenet_v3_small
+from fastcnn.models.resnet import (
+    CifarResNet,
+    ResNet,
+    cifar_resnet20,
+    cifar_resnet56,
+    resnet18,
+    resnet34,
+    resnet50,
+    resnet101,
+    resnet152,
+    resnext50_32x4d,
+    wide_resnet50_2,
+)
+from fastcnn.models.segmentation import FCN, UNet, fcn_resnet50, unet
+from fastcnn.models.squeezenet import SqueezeNet, squeezenet1_1
+from fastcnn.models.vgg import VGG, vgg11, vgg11_bn, vgg13, vgg13_bn, vgg16, vgg16_bn, vgg19, vgg19_bn
 
-__all__ = ["KerasCNN", "LeNet5", "keras_cnn", "lenet5"]
+__all__ = [
+    "AlexNet",
+    "AlexNet2012",
+    "CifarResNet",
+    "DenseNet",
+    "EfficientNet",
+    "FCN",
+    "GoogLeNet",
+    "Highway",
+    "Inception3",
+    "KerasCNN",
+    "LeNet5",
+    "LeNet5of1998",
+    "MLP",
+    "MobileNetV2",
+    "MobileNetV3Small",
+    "ResNet",
+    "SqueezeNet",
+    "UNet",
+    "VGG",
+    "alexnet",
+    "alexnet_2012",
+    "cifar_resnet20",
+    "cifar_resnet56",
+    "densenet121",
+    "efficientnet_b0",
+    "fcn_resnet50",
+    "googlenet",
+    "highway",
+    "inception_v3",
+    "keras_cnn",
+    "lenet5",
+    "lenet5_1998",
+    "mlp",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "perceptron",
+    "resnet101",
+    "resnet152",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnext50_32x4d",
+    "squeezenet1_1",
+    "unet",
+    "vgg11",
+    "vgg11_bn",
+    "vgg13",
+    "vgg13_bn",
+    "vgg16",
+    "vgg16_bn",
+    "vgg19",
+    "vgg19_bn",
+    "wide_resnet50_2",
+]

@@ -120,6 +120,31 @@ def xavier_normal_(tensor: T, gain: float = 1.0) -> T:
     return normal_(tensor, 0.0, gain * math.sqrt(2 / max(sum(fans(tensor)), 1)))
 
 
+def trunc_normal_(tensor: T, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0) -> T:
+    """Normal with this mean and standard deviation, drawn again where it falls outside [a, b]."""
+    if not a < b or mean + 8 * std < a or mean - 8 * std > b:
+        raise ValueError(f"init: [{a}, {b}] is empty or too far from N({mean}, {std}^2)")
+    draw = generator()
+    values = mean + std * draw.standard_normal(_shape(tensor), dtype=np.float32)
+    outside = (values < a) | (values > b)
+    while outside.any():
+        values[outside] = mean + std * draw.standard_normal(int(outside.sum()), dtype=np.float32)
+        outside = (values < a) | (values > b)
+    return _write(tensor, values)
+
+
+def orthogonal_(tensor: T, gain: float = 1.0) -> T:
+    """Rows (or columns, whichever are fewer) of the weight as a matrix (out, rest) orthogonal, of length `gain`
+    (Saxe et al., 2013)."""
+    shape = _shape(tensor)
+    if len(shape) < 2:
+        raise ValueError(f"init: orthogonal_ needs a weight of at least 2 dimensions, got {shape}")
+    rows, columns = shape[0], math.prod(shape[1:])
+    q, r = np.linalg.qr(generator().standard_normal((max(rows, columns), min(rows, columns))))
+    q *= np.sign(np.diag(r))
+    return _write(tensor, gain * (q if rows >= columns else q.T).reshape(shape).astype(np.float32))
+
+
 def reset(weight: Any, bias: Any) -> None:
     """PyTorch's start of a convolution or linear layer: both uniform in +-1/sqrt(fan_in)."""
     if skipping():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import namedtuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -76,6 +77,20 @@ class Parameter:
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         return np.array(self.storage, dtype=dtype)
 
+    def _arithmetic(kind: str, swapped: bool = False):  # type: ignore[misc]
+        def method(self, other):
+            from ..functional import arithmetic
+
+            return arithmetic(other, self, kind) if swapped else arithmetic(self, other, kind)
+
+        return method
+
+    __add__, __radd__ = _arithmetic("add"), _arithmetic("add", True)
+    __sub__, __rsub__ = _arithmetic("sub"), _arithmetic("sub", True)
+    __mul__, __rmul__ = _arithmetic("mul"), _arithmetic("mul", True)
+    __truediv__, __rtruediv__ = _arithmetic("div"), _arithmetic("div", True)
+    __array_ufunc__ = None  # ndarray * Parameter calls Parameter.__rmul__
+
     def numpy(self) -> np.ndarray:
         """A copy of the values."""
         return self.storage.copy()
@@ -116,6 +131,10 @@ class Module:
     """
 
     training = True
+
+    if TYPE_CHECKING:  # children, parameters and buffers that are assigned by name
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def __init__(self):
         self._modules: dict[str, Module | None] = {}

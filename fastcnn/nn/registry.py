@@ -55,7 +55,7 @@ def describe(module: Module) -> dict[str, Any]:
             f"{cls.__name__} is not a registered module: only fastcnn's layers and models, alone or in nn.Sequential, "
             "have an architecture that can be written to a file; keep a model of your own by its state_dict()"
         )
-    return {"type": cls.__name__, "config": module.config()}  # type: ignore[attr-defined]
+    return {"type": cls.__name__, "config": module.config()}
 
 
 def build(spec: Any, depth: int = 0) -> Module:
