@@ -1,5 +1,8 @@
 """Layers, modules, optimizers and the trainer."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -119,3 +122,20 @@ def test_training_is_repeatable():
         return history["loss"]
 
     assert run() == run()
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_copies_share_nothing(copied):
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 16, 3))
+    x = np.random.default_rng(0).standard_normal((20, 1, 6, 6)).astype(np.float32)
+    step = fc.compile_step(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), 0.1))
+    step(x, np.arange(20) % 3)
+    other = copied(model)
+    want = model.eval()(x)
+    np.testing.assert_array_equal(other.eval()(x), want)
+    again = fc.compile_step(other.train(), nn.CrossEntropyLoss(), optim.SGD(other.parameters(), 0.1))
+    again(x, np.arange(20) % 3)
+    np.testing.assert_array_equal(model(x), want)
+    assert not np.array_equal(other.eval()(x), want)
+    step(x, np.arange(20) % 3)  # the first model's step still moves the first model
+    assert not np.array_equal(model(x), want)

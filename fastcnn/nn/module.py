@@ -98,6 +98,17 @@ class Parameter:
     def __repr__(self) -> str:
         return f"Parameter containing:\n{self.storage!r}"
 
+    def __getstate__(self) -> dict:
+        """For copy.deepcopy and pickle: an array of its own, outside any optimizer's block."""
+        return {**self.__dict__, "storage": self.storage.copy(), "exposed": False, "_grad_slot": None}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        if self.storage.dtype == np.float32:
+            aligned = _core.aligned_array(self.storage.shape)
+            aligned[...] = self.storage
+            self.storage = aligned
+
     def _move(self, view: np.ndarray) -> None:
         """Live in `view` from now on (an optimizer's flat block)."""
         if view is not self.storage:
@@ -143,6 +154,14 @@ class Module:
         self._own_arena = None
         self._label = ""
         self._seen_modes = None
+
+    def __getstate__(self) -> dict:
+        """For copy.deepcopy and pickle: everything but the plans, which are made anew."""
+        return {k: v for k, v in self.__dict__.items() if k not in ("_programs", "_own_arena", "_seen_modes")}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state, _programs=Cache(), _own_arena=None, _seen_modes=None)
+        config.structure_changed()
 
     # ---- attributes --------------------------------------------------------------------------------------------
     def __setattr__(self, name, value):
