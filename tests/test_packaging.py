@@ -79,7 +79,7 @@ def test_typed():
 def test_no_pickle_or_eval():
     """Files never reach code: no pickle, eval, exec or import by a name that came from data."""
     banned = re.compile(
-        r"\bimport pickle|\bfrom pickle|(?<![.\w])(?<!def )(?:eval|exec|__import__)\(|allow_pickle\s*=\s*True"
+        r"\bimport pickle\b|\bfrom pickle\b|(?<![.\w])(?<!def )(?:eval|exec|__import__)\(|allow_pickle\s*=\s*True"
     )
     for path in Path(fastcnn.__file__).parent.rglob("*.py"):
         assert not banned.search(path.read_text(encoding="utf-8")), path

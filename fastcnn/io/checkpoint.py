@@ -78,8 +78,25 @@ def load(path: PathLike) -> Module:
 
 
 def load_state(path: PathLike) -> dict[str, np.ndarray]:
-    """The weights in a safetensors file, of fastcnn or not, by name, for `model.load_state_dict`."""
-    return _weights(_read(path)[1])
+    """The weights in a file, by name, for `model.load_state_dict`: safetensors, of fastcnn or not, or PyTorch's .pth.
+
+    Of a .pth file that holds more than a state dict, the entry "state_dict" or "model". FileFormatError for a file that
+    is damaged, or asks for anything but data.
+    """
+    from . import torch_file
+
+    if not torch_file.is_torch_file(Path(path)):
+        return _weights(_read(path)[1])
+    value = torch_file.read(Path(path))
+    for name in ("state_dict", "model"):
+        if isinstance(value, dict) and isinstance(value.get(name), dict):
+            value = value[name]
+    if not isinstance(value, dict):
+        raise FileFormatError(f"{path}: a {type(value).__name__}, not a state dict")
+    arrays = {name: array for name, array in value.items() if isinstance(array, np.ndarray)}
+    if not arrays:
+        raise FileFormatError(f"{path}: no tensors among {', '.join(map(str, list(value)[:8]))}")
+    return arrays
 
 
 def load_weights(model: Module, path: PathLike) -> None:

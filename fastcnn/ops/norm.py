@@ -50,7 +50,7 @@ class BatchMoments(Op):
         if _count(x.shape) < 2:
             raise ValueError(
                 f"{op}: in training a channel needs more than 1 value to have a variance, got input {x.shape}; "
-                "use a larger batch, or eval()"
+                "use a larger batch, or evaluation mode"
             )
         return [((x.shape[1],), "float32"), ((x.shape[1],), "float32")]
 
