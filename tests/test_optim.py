@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastcnn as fc
-from fastcnn import nn, optim
+from fastcnn import models, nn, optim
 from fastcnn.nn import Parameter
 from fastcnn.optim import lr_scheduler
 from fastcnn.optim.flat import ALIGN, FlatGroup
@@ -60,6 +60,10 @@ KINDS = {
     "adam": ("Adam", dict(lr=0.01, betas=(0.8, 0.99), eps=1e-6, weight_decay=0.1)),
     "amsgrad": ("Adam", dict(lr=0.01, amsgrad=True, maximize=True)),
     "adamw": ("AdamW", dict(lr=0.01)),
+    "rmsprop": ("RMSprop", dict(lr=0.01, weight_decay=0.1)),
+    "rmsprop centered": ("RMSprop", dict(lr=0.01, alpha=0.9, eps=1e-6, momentum=0.8, centered=True, maximize=True)),
+    "adagrad": ("Adagrad", dict(lr=0.1)),
+    "adagrad decay": ("Adagrad", dict(lr=0.1, lr_decay=0.1, weight_decay=0.1, initial_accumulator_value=0.5, eps=1e-6)),
 }
 
 
@@ -241,3 +245,41 @@ def test_a_schedule_goes_on_from_its_state():
     assert lr_scheduler.CosineAnnealingLR(resumed, 10, last_epoch=3).get_last_lr() == schedule.get_last_lr()
     with pytest.raises(ValueError, match="CosineAnnealingLR: expected"):
         again.load_state_dict({})
+
+
+@pytest.mark.parametrize("kind", ["RMSprop", "Adagrad"])
+def test_new_kinds_learn_in_a_compiled_step(kind):
+    fc.manual_seed(0)
+    model = models.mlp((3, 8, 2))
+    x = np.random.default_rng(0).standard_normal((40, 3)).astype(np.float32)
+    y = (x.sum(1) > 0).astype(np.int64)
+    step = fc.compile_step(model, nn.CrossEntropyLoss(), getattr(optim, kind)(model.parameters(), 0.05))
+    losses = [step(x, y) for _ in range(60)]
+    assert losses[-1] < 0.3 * losses[0]
+
+
+@pytest.mark.parametrize("norm", [1.0, 2.0, 3.0, float("inf")])
+def test_clipping_as_pytorch(norm):
+    torch = pytest.importorskip("torch")
+    ours = parameters()
+    set_grads(ours, 0)
+    ours[1].grad = None
+    theirs = [torch.nn.Parameter(torch.tensor(p.numpy())) for p in ours]
+
+    def compare():
+        for p, t in zip(ours, theirs, strict=True):
+            assert (p.grad is None) == (t.grad is None)
+            if p.grad is not None:
+                np.testing.assert_allclose(p.grad, t.grad.numpy(), rtol=1e-5, atol=1e-7)
+
+    for p, t in zip(ours, theirs, strict=True):
+        t.grad = None if p.grad is None else torch.tensor(p.grad)
+    for limit in (1e3, 0.5):
+        total = nn.utils.clip_grad_norm_(ours, limit, norm)
+        np.testing.assert_allclose(total, torch.nn.utils.clip_grad_norm_(theirs, limit, norm).item(), rtol=1e-5)
+        compare()
+    nn.utils.clip_grad_value_(ours, 0.01)
+    torch.nn.utils.clip_grad_value_(theirs, 0.01)
+    compare()
+    with pytest.raises(ValueError, match="clip_grad_norm_: max_norm must be at least 0, got -1"):
+        nn.utils.clip_grad_norm_(ours, -1)

@@ -79,3 +79,49 @@ FC_DEFINE(adam) {
         store_up_to(a->p + i, p + size * m / denominator, end - i);
     }
 }
+
+FC_DEFINE(rmsprop) {
+    const double *hyper = a->hyper;
+    const vec lr = vset((float)-hyper[0]), keep = vset((float)hyper[1]), take = vset((float)(1.0 - hyper[1]));
+    const vec eps = vset((float)hyper[2]), decay = vset((float)hyper[3]), momentum = vset((float)hyper[4]);
+    const vec sign = vset(hyper[5] != 0 ? -1.0f : 1.0f);
+    int64_t strides[1][3] = {{0}};
+    rows r = rows_share(1, 1, 1, a->size, strides, 1, ith, nth);
+    rows_next(&r);
+    for (int64_t i = r.at, end = r.at + r.count; i < end; i += VW) {
+        vec p = load_up_to(a->p + i, end - i), g = sign * load_up_to(a->g + i, end - i);
+        if (hyper[3] != 0) g = g + decay * p;
+        vec v = load_up_to(a->v + i, end - i) * keep + take * g * g, spread = v;
+        store_up_to(a->v + i, v, end - i);
+        if (a->avg) {
+            vec avg = load_up_to(a->avg + i, end - i);
+            avg = avg + take * (g - avg);
+            store_up_to(a->avg + i, avg, end - i);
+            spread = v - avg * avg;
+        }
+        vec move = g / (vsqrt(spread) + eps);
+        if (a->buf) {
+            move = load_up_to(a->buf + i, end - i) * momentum + move;
+            store_up_to(a->buf + i, move, end - i);
+        }
+        store_up_to(a->p + i, p + lr * move, end - i);
+    }
+}
+
+FC_DEFINE(adagrad) {
+    const double *hyper = a->hyper;
+    const vec lr = vset((float)-(hyper[0] / (1.0 + (hyper[5] - 1.0) * hyper[1]))), eps = vset((float)hyper[2]);
+    const vec decay = vset((float)hyper[3]), initial = vset((float)hyper[4]);
+    const vec sign = vset(hyper[6] != 0 ? -1.0f : 1.0f);
+    const int first = hyper[5] == 1;
+    int64_t strides[1][3] = {{0}};
+    rows r = rows_share(1, 1, 1, a->size, strides, 1, ith, nth);
+    rows_next(&r);
+    for (int64_t i = r.at, end = r.at + r.count; i < end; i += VW) {
+        vec p = load_up_to(a->p + i, end - i), g = sign * load_up_to(a->g + i, end - i);
+        if (hyper[3] != 0) g = g + decay * p;
+        vec v = (first ? initial : load_up_to(a->v + i, end - i)) + g * g;
+        store_up_to(a->v + i, v, end - i);
+        store_up_to(a->p + i, p + lr * g / (vsqrt(v) + eps), end - i);
+    }
+}

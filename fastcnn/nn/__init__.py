@@ -1,6 +1,6 @@
 """Layers, losses and containers, with PyTorch's names, arguments, weight shapes and initialisation."""
 
-from fastcnn.nn import init
+from fastcnn.nn import init, utils
 from fastcnn.nn.activation import (
     ELU,
     GELU,
@@ -181,4 +181,5 @@ __all__ = [
     "ZeroPad2d",
     "ZeroPad3d",
     "init",
+    "utils",
 ]

@@ -100,7 +100,8 @@ class Parameter:
 
     def __getstate__(self) -> dict:
         """For copy.deepcopy and pickle: an array of its own, outside any optimizer's block."""
-        return {**self.__dict__, "storage": self.storage.copy(), "exposed": False, "_grad_slot": None}
+        own = {k: v for k, v in self.__dict__.items() if k != "_block"}
+        return {**own, "storage": self.storage.copy(), "exposed": False, "_grad_slot": None}
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
