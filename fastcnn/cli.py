@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--top", type=_positive, default=3, metavar="N", help="classes to show")
 
     summary = command("summary", _summary, "Print a model's layers, shapes and parameters.")
-    summary.add_argument("model", metavar="MODEL", help="lenet5, keras_cnn, or a saved file")
+    summary.add_argument("model", metavar="MODEL", help="the name of a model, such as resnet18, or a saved file")
 
     command("info", _info, "Print version, instruction set, threads, compiler and kernels.")
     bench = command("bench", _bench, "A quick speed check on LeNet-5, next to PyTorch if installed.")
@@ -151,7 +151,7 @@ def _model_maker(name: str) -> Any:
     """The function of `models` with this name."""
     from . import models
 
-    makers = [n for n in models.__all__ if n.islower()]
+    makers = [n for n in models.__all__ if n.islower() and n != "input_shape"]
     if name not in makers:
         raise ValueError(f"unknown model {name!r}; there are {', '.join(makers)}")
     return getattr(models, name)
@@ -235,7 +235,9 @@ def _summary(arguments: argparse.Namespace) -> int:
         model, info = _saved(arguments.model)
         shape = tuple(info.get("shape") or (1, 28, 28))
     else:
-        model, shape = _model_maker(arguments.model)(), (1, 28, 28)
+        from .models import input_shape
+
+        model, shape = _model_maker(arguments.model)().eval(), input_shape(arguments.model)
     print(model.summary((1, *shape)))
     return 0
 

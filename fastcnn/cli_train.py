@@ -14,6 +14,7 @@ from .callbacks import Callback
 from .cli import DATA, DEFAULTS, OPTIMIZERS
 from .data import DataLoader, Dataset, RandomShift
 from .io import FileFormatError, load_checkpoint, read_info, save, save_checkpoint
+from .models import input_shape
 from .nn import CrossEntropyLoss
 from .optim import SGD, Adam
 from .optim.lr_scheduler import CosineAnnealingLR
@@ -24,6 +25,9 @@ def train(arguments: argparse.Namespace, model_maker: Any, read_data: Any) -> in
     """Run the command; returns the exit code."""
     settings = _settings(arguments)
     maker = model_maker(arguments.model)
+    shape = input_shape(arguments.model)
+    if shape != (1, 28, 28):
+        raise ValueError(f"{arguments.model} takes items of shape {shape}; the data sets here are 1 x 28 x 28 digits")
     out = Path(arguments.out)
     out.mkdir(parents=True, exist_ok=True)
     stem = out / f"{arguments.model}-{settings['data']}"

@@ -82,3 +82,9 @@ def test_ctrl_c_keeps_the_last_checkpoint(tmp_path):
     text = process.communicate(timeout=30)[0]
     assert process.returncode == 130 and "Traceback" not in text, text
     assert list(runs.glob("*checkpoint.safetensors"))
+
+
+def test_summary_of_a_large_model_and_training_it_on_digits(tmp_path):
+    text = run("summary", "resnet18", cwd=tmp_path)
+    assert "11,689,512 parameters" in text and "1,814,073,344 multiply-adds" in text and "layer4.1.conv2" in text
+    assert "resnet18 takes items of shape (3, 224, 224)" in run("train", "resnet18", cwd=tmp_path, code=2)

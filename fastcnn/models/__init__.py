@@ -26,6 +26,23 @@ from fastcnn.models.segmentation import FCN, UNet, fcn_resnet50, unet
 from fastcnn.models.squeezenet import SqueezeNet, squeezenet1_1
 from fastcnn.models.vgg import VGG, vgg11, vgg11_bn, vgg13, vgg13_bn, vgg16, vgg16_bn, vgg19, vgg19_bn
 
+# (channels, height, width) of an image, for the models made for another size than ImageNet's
+_SHAPES = {
+    **dict.fromkeys(["lenet5", "keras_cnn", "highway"], (1, 28, 28)),
+    **dict.fromkeys(["cifar_resnet20", "cifar_resnet56"], (3, 32, 32)),
+    **dict.fromkeys(["mlp", "perceptron"], (2,)),
+    "alexnet_2012": (3, 227, 227),
+    "inception_v3": (3, 299, 299),
+    "lenet5_1998": (1, 32, 32),
+    "unet": (1, 256, 256),
+}
+
+
+def input_shape(name: str) -> tuple[int, ...]:
+    """The shape of one item that the model of this name was made for: (3, 224, 224) for most."""
+    return _SHAPES.get(name, (3, 224, 224))
+
+
 __all__ = [
     "AlexNet",
     "AlexNet2012",
@@ -56,6 +73,7 @@ __all__ = [
     "googlenet",
     "highway",
     "inception_v3",
+    "input_shape",
     "keras_cnn",
     "lenet5",
     "lenet5_1998",

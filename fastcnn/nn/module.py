@@ -345,7 +345,7 @@ class Module:
         return f"{type(self).__name__}(\n  " + "\n  ".join(inner) + "\n)"
 
     def summary(self, input_shape) -> str:
-        """A table of the layers with output shape, parameters and multiply-adds for an input (N, C, H, W)."""
+        """A table of the layers: output shape, parameters, multiply-adds and bytes of output, for an input (N, C, ...)."""
         records: list = []
         with tracing(records):
             out = self.forward(Symbol(tuple(input_shape)))
@@ -355,6 +355,8 @@ class Module:
 def _macs(node) -> int:
     if node.op.name == "conv2d":
         return int(np.prod(node.outputs[0].shape, dtype=object) * np.prod(node.inputs[1].shape[1:], dtype=object))
+    if node.op.name == "conv2d_data":  # transposed
+        return int(np.prod(node.inputs[0].shape, dtype=object) * np.prod(node.inputs[1].shape[1:], dtype=object))
     if node.op.name == "linear":
         return int(np.prod(node.outputs[0].shape, dtype=object) * node.inputs[1].shape[1])
     return 0
@@ -364,14 +366,20 @@ def _summary_table(model, input_shape, records, out) -> str:
     macs: dict[str, int] = {}
     for node in topological([out] if isinstance(out, Symbol) else list(out)):
         macs[node.path] = macs.get(node.path, 0) + _macs(node)
-    rows = [("layer", "type", "output shape", "parameters", "multiply-adds")]
+    rows = [("layer", "type", "output shape", "parameters", "multiply-adds", "output MB")]
+    total_bytes = 0
     for path, module, output in records:
         if list(module.children()):
             continue
-        shape = output.shape if isinstance(output, Symbol) else tuple(o.shape for o in output)
+        outputs = [output] if isinstance(output, Symbol) else list(output)
+        shape = outputs[0].shape if isinstance(output, Symbol) else tuple(o.shape for o in outputs)
+        size = sum(4 * int(np.prod(o.shape, dtype=object)) for o in outputs)
+        total_bytes += size
         count = sum(p.size for p in module.parameters())
-        rows.append((path, type(module).__name__, str(shape), f"{count:,}", f"{macs.get(path, 0):,}"))
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+        rows.append(
+            (path, type(module).__name__, str(shape), f"{count:,}", f"{macs.get(path, 0):,}", f"{size / 1e6:.2f}")
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(6)]
     lines = [
         "  ".join(cell.ljust(w) if i < 3 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths)))
         for row in rows
@@ -385,7 +393,8 @@ def _summary_table(model, input_shape, records, out) -> str:
             rule,
             *lines[1:],
             rule,
-            f"{total:,} parameters ({total * 4 / 1e6:.2f} MB), {sum(macs.values()):,} multiply-adds",
+            f"{total:,} parameters ({total * 4 / 1e6:.2f} MB), {sum(macs.values()):,} multiply-adds, "
+            f"{total_bytes / 1e6:.2f} MB of layer outputs (a plan keeps fewer: see Program.describe)",
         ]
     )
 
