@@ -35,6 +35,15 @@ MODELS = {
 }  # fmt: skip
 
 
+# The large networks (torchvision's), with the batch of their training step; inference is at LARGE_BATCH and 1.
+LARGE = {"alexnet": 16, "vgg16": 8, "googlenet": 16, "resnet18": 16, "resnet50": 16}
+LARGE_BATCH = 32
+LARGE_OPTIONS = {
+    "alexnet": {"dropout": 0.0}, "vgg16": {"dropout": 0.0, "init_weights": False},
+    "googlenet": {"dropout": 0.0, "aux_logits": False, "init_weights": False}, "resnet18": {}, "resnet50": {},
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Conv:
     """One line of problems/conv.txt."""
@@ -107,6 +116,26 @@ def weights(model: str) -> list[np.ndarray]:
     return arrays
 
 
+def large_state(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """A state dict of these shapes: weights scaled by their fan-in, normalisation as it starts."""
+    rng = np.random.Generator(np.random.Philox(7))
+    state = {}
+    for name, shape in shapes.items():
+        if len(shape) > 1:
+            state[name] = uniform(rng, shape) * np.float32(np.sqrt(6 / np.prod(shape[1:])))
+        elif name.endswith(("weight", "running_var")):
+            state[name] = np.ones(shape, np.float32)
+        else:
+            state[name] = np.zeros(shape, np.int64 if name.endswith("num_batches_tracked") else np.float32)
+    return state
+
+
+def large_images(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random images of 224 x 224 with labels."""
+    rng = np.random.Generator(np.random.Philox(8))
+    return uniform(rng, (count, 3, 224, 224)), rng.integers(0, 1000, count)
+
+
 def matrices(n: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.Generator(np.random.Philox(6))
     return uniform(rng, (n, n)), uniform(rng, (n, n))
@@ -154,6 +183,15 @@ def result(times: list[float], check=None, **more) -> dict:
     return {"median": statistics.median(times), "best": min(times), "check": values, **more}
 
 
+def large_results(times: list[float], losses: list[float], batch: int) -> dict:
+    """A training step's time and the peak of its process's memory."""
+    peak = resident_mb()
+    return {
+        f"train b{batch}": result(times, losses, images=batch),
+        f"train b{batch} peak MB": {"median": peak, "best": peak, "check": []},
+    }
+
+
 def fingerprint(a: np.ndarray) -> list[float]:
     """Small arrays whole; of large ones 256 elements (corners among them) and 64 sums of magnitudes that cover all."""
     flat = np.ascontiguousarray(a).reshape(-1)
@@ -170,6 +208,8 @@ def agree(a: list[float], b: list[float], tolerance: float = 2e-4) -> bool:
     x, y = np.asarray(a), np.asarray(b)
     if x.shape != y.shape or not np.isfinite(x).all():
         return False
+    if not x.size:
+        return True
     return bool(np.all(np.abs(x - y) <= tolerance * (np.abs(y) + np.sqrt(np.mean(y * y)))))
 
 

@@ -8,7 +8,7 @@ from . import common
 
 CONFIGS = {task: ["default"] for task in (
     "lenet_train", "keras_cnn_train", "mnist_epoch", "lenet_infer", "keras_cnn_infer", "conv", "sgemm", "import",
-    "memory",
+    "memory", *(f"{name}_{what}" for name in common.LARGE for what in ("train", "infer")),
 )}  # fmt: skip
 
 
@@ -32,6 +32,8 @@ def run(task: str, config: str, threads: int, quick: bool) -> dict[str, dict]:
     model, _, what = task.rpartition("_")
     if what in ("train", "infer"):
         model = {"lenet": "lenet5"}.get(model, model)
+        if model in common.LARGE:
+            return {"train": large_train, "infer": large_infer}[what](model, quick)
         return {"train": train, "infer": infer}[what](model, quick)
     return {"conv": conv, "sgemm": sgemm, "mnist_epoch": epoch, "memory": memory}[task](threads, quick)
 
@@ -65,6 +67,39 @@ def infer(name: str, quick: bool) -> dict[str, dict]:
         x = common.images(batch)[0]
         check = model(x)
         times = common.timed(lambda x=x: model(x), 0.3 if quick else 1.5, warm=20)
+        out[f"infer b{batch}"] = common.result(times, check, images=batch)
+    return out
+
+
+def large_model(name: str):
+    from fastcnn import models, nn
+
+    with nn.init.skip():
+        model = getattr(models, name)(**common.LARGE_OPTIONS[name])
+    model.load_state_dict(common.large_state({k: v.shape for k, v in model._named_state()}))
+    return model
+
+
+def large_train(name: str, quick: bool) -> dict[str, dict]:
+    import fastcnn as fc
+    from fastcnn import nn, optim
+
+    batch = 2 if quick else common.LARGE[name]
+    model = large_model(name)
+    step = fc.compile_step(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), 1e-4, common.MOMENTUM))
+    x, y = common.large_images(batch)
+    losses = [step(x, y) for _ in range(2)]
+    times = common.timed(lambda: step(x, y), 1 if quick else 5, least=3, warm=0)
+    return common.large_results(times, losses, batch)
+
+
+def large_infer(name: str, quick: bool) -> dict[str, dict]:
+    model = large_model(name).eval()
+    out = {}
+    for batch in (2 if quick else common.LARGE_BATCH, 1):
+        x = common.large_images(batch)[0]
+        check = model(x)
+        times = common.timed(lambda x=x: model(x), 0.5 if quick else 3, least=3, warm=0)
         out[f"infer b{batch}"] = common.result(times, check, images=batch)
     return out
 

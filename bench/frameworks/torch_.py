@@ -24,6 +24,7 @@ CONFIGS = {
     "sgemm": ["mkl"],
     "import": ["plain"],
     "memory": ["nchw"],
+    **{f"{name}_{what}": ["nchw", "nhwc", "nhwc malloc"] for name in common.LARGE for what in ("train", "infer")},
 }
 
 
@@ -52,6 +53,8 @@ def run(task: str, config: str, threads: int, quick: bool) -> dict[str, dict]:
     model, _, what = task.rpartition("_")
     if what in ("train", "infer"):
         task, model = what, {"lenet": "lenet5"}.get(model, model)
+        if model in common.LARGE:
+            return {"train": large_train, "infer": large_infer}[what](model, config, quick)
         return {"train": train, "infer": infer}[what](model, config, quick)
     return {"conv": conv, "sgemm": sgemm, "mnist_epoch": epoch, "memory": memory}[task](config, quick)
 
@@ -120,6 +123,61 @@ def infer(name: str, config: str, quick: bool) -> dict[str, dict]:
         with torch.inference_mode():
             check = call(x).numpy()
             times = common.timed(lambda x=x, call=call: call(x), 0.3 if quick else 1.5, warm=20)
+        out[f"infer b{batch}"] = common.result(times, check, images=batch)
+    return out
+
+
+def large_model(name: str, config: str):
+    import torch
+
+    try:
+        import torchvision.models as models
+    except RuntimeError:  # its compiled part is for another build: the networks need no more than the names
+        library = torch.library.Library("torchvision", "DEF")
+        for op in ("nms", "qnms"):
+            library.define(f"{op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        import torchvision.models as models
+
+    net = getattr(models, name)(weights=None, **common.LARGE_OPTIONS[name])
+    state = common.large_state({k: tuple(v.shape) for k, v in net.state_dict().items()})
+    net.load_state_dict({k: torch.from_numpy(v) for k, v in state.items()})
+    if "dropout" in common.LARGE_OPTIONS[name]:
+        for module in net.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+    return net.to(memory_format=torch.channels_last) if "nhwc" in config else net
+
+
+def large_train(name: str, config: str, quick: bool) -> dict[str, dict]:
+    import torch
+
+    batch = 2 if quick else common.LARGE[name]
+    net, loss_of = large_model(name, config), torch.nn.CrossEntropyLoss()
+    sgd = torch.optim.SGD(net.parameters(), 1e-4, common.MOMENTUM, fused="malloc" in config)
+    x, y = (tensor(a, config) for a in common.large_images(batch))
+
+    def step():
+        sgd.zero_grad(set_to_none=True)
+        loss = loss_of(net(x), y)
+        loss.backward()
+        sgd.step()
+        return loss.item()
+
+    losses = [step() for _ in range(2)]
+    times = common.timed(step, 1 if quick else 5, least=3, warm=0)
+    return common.large_results(times, losses, batch)
+
+
+def large_infer(name: str, config: str, quick: bool) -> dict[str, dict]:
+    import torch
+
+    net = large_model(name, config).eval()
+    out = {}
+    for batch in (2 if quick else common.LARGE_BATCH, 1):
+        x = tensor(common.large_images(batch)[0], config)
+        with torch.inference_mode():
+            check = net(x).numpy()
+            times = common.timed(lambda x=x: net(x), 0.5 if quick else 3, least=3, warm=0)
         out[f"infer b{batch}"] = common.result(times, check, images=batch)
     return out
 

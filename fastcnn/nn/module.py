@@ -345,7 +345,7 @@ class Module:
         return f"{type(self).__name__}(\n  " + "\n  ".join(inner) + "\n)"
 
     def summary(self, input_shape) -> str:
-        """A table of the layers: output shape, parameters, multiply-adds and bytes of output, for an input (N, C, ...)."""
+        """A table of the layers (output shape, parameters, multiply-adds, size of output) for an input (N, C, ...)."""
         records: list = []
         with tracing(records):
             out = self.forward(Symbol(tuple(input_shape)))
