@@ -115,6 +115,13 @@ ERRORS = [
 ]  # fmt: skip
 
 
+def test_integers_keep_their_values_in_other_shapes():
+    x = np.arange(12).reshape(3, 4)
+    for y in (F.flatten(x), F.reshape(x, (2, 6)), F.unsqueeze(x, 0), F.dropout(x, training=False), nn.Flatten()(x)):
+        assert y.dtype == np.int64
+        np.testing.assert_array_equal(np.ravel(y), np.arange(12))
+
+
 @pytest.mark.parametrize("call, kind, message", ERRORS)
 def test_errors_name_what_came_and_what_is_allowed(call, kind, message):
     with pytest.raises(kind, match=message):

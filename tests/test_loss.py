@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import reference as ref
-from test_ops import ISAS, isa  # noqa: F401 - a fixture
+from test_ops import ISAS, isa, use_threads  # noqa: F401 - a fixture
 
 import fastcnn as fc
 import fastcnn.functional as F
@@ -71,7 +71,7 @@ def test_dropout_mask_is_the_same_in_every_layout_isa_and_thread_count(monkeypat
         for layout in ("lanes_c", "lanes_n"):
             for threads in (1, 2):
                 monkeypatch.setattr(passes, "choose_layout", lambda *_, layout=layout: layout)
-                monkeypatch.setattr(fc.config, "_threads", threads)
+                use_threads(monkeypatch, threads)
                 sx, sw = Symbol(x.shape), Symbol(w.shape)
                 program = Program([sx, sw], [F.dropout(F.conv2d(sx, sw), 0.5)])
                 masks.add((program.forward([x, w], 1234)[0] != 0).tobytes())

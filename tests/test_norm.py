@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from test_ops import use_threads
 
 import fastcnn as fc
 import fastcnn.functional as F
-from fastcnn import _core, config, nn, optim
+from fastcnn import _core, nn, optim
 from fastcnn.functional.normalization import channel_norm
 from fastcnn.graph import passes
 from fastcnn.graph.plan import Program
@@ -51,7 +52,7 @@ def test_against_float64(shape, layout, training, isa, monkeypatch):
     monkeypatch.setattr(passes, "choose_layout", lambda *_: layout)
 
     def run(threads):
-        monkeypatch.setattr(config, "_threads", threads)
+        use_threads(monkeypatch, threads)
         symbols = [Symbol(a.shape) for a in (x, weight, bias, *given)]
         moments = (None, None) if training else symbols[3:]
         y = channel_norm(symbols[0], *moments, *symbols[1:3], 1e-5)[0]

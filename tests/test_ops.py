@@ -5,7 +5,7 @@ import pytest
 import reference as ref
 
 from fastcnn import _core, config
-from fastcnn.graph import passes
+from fastcnn.graph import lower, passes, plan
 from fastcnn.graph.plan import Program
 from fastcnn.graph.trace import Symbol, add_node
 from fastcnn.ops import OPS
@@ -105,9 +105,16 @@ def expected(name, arrays, attrs, dy):
     raise AssertionError(f"no reference for {name}: write it in reference.py")
 
 
+def use_threads(monkeypatch, threads):
+    """So many threads for every step, however small."""
+    monkeypatch.setattr(config, "_threads", threads)
+    monkeypatch.setattr(plan, "SERIAL_PROGRAM", 0)
+    monkeypatch.setattr(lower, "SERIAL_WORK", 1e-9)
+
+
 def build(name, shapes, attrs, layout, threads, monkeypatch):
     monkeypatch.setattr(passes, "choose_layout", lambda *_: layout)
-    monkeypatch.setattr(config, "_threads", threads)
+    use_threads(monkeypatch, threads)
     inputs = [Symbol(s) for s in shapes]
     out = add_node(OPS[name], inputs, **attrs)
     return Program(inputs, [out[0] if isinstance(out, tuple) else out], inputs)
@@ -141,7 +148,9 @@ def test_op(name, index, layout, isa, monkeypatch):
         worst = np.max(np.abs(value - want) - bound)
         assert worst <= 0, f"{name} {attrs} {shapes} {what}: error {np.abs(value - want).max():.3g}"
     for threads in (2, 3, 7):
-        again = run(build(name, shapes, attrs, layout, threads, monkeypatch), arrays, dy)
+        program = build(name, shapes, attrs, layout, threads, monkeypatch)
+        assert all(step.threads == threads or not step.work for step in program.steps)
+        again = run(program, arrays, dy)
         for a, b in zip(got, again):
             assert a.tobytes() == b.tobytes(), f"{name}: other bits at {threads} threads"
 
@@ -181,7 +190,7 @@ def test_pooling_inside_the_convolution(groups, size, outputs, isa, monkeypatch)
 
     def program(threads):
         monkeypatch.setattr(passes, "choose_layout", lambda *_: "lanes_n")
-        monkeypatch.setattr(config, "_threads", threads)
+        use_threads(monkeypatch, threads)
         inputs = [Symbol(a.shape) for a in arrays]
         relu = add_node(OPS["map"], [add_node(OPS["conv2d"], inputs, **conv)], kind="relu", alpha=0.0)
         return Program(inputs, list(add_node(OPS["max_pool2d"], [relu], **pool)), inputs)
@@ -202,3 +211,15 @@ def test_pooling_inside_the_convolution(groups, size, outputs, isa, monkeypatch)
             np.testing.assert_array_equal(value, expect)
     arrays[0][3, 1, 1, 0] = np.nan
     assert np.isnan(program(2).forward_token(arrays)[0][0][3, :, 0, 0]).any()
+
+
+@pytest.mark.parametrize("rows, k, n", [(1, 1025, 1003), (2, 513, 2049), (4, 130, 77), (7, 1025, 333)])
+def test_products_have_the_same_bits_at_any_thread_count(rows, k, n, isa, monkeypatch):
+    rng = np.random.default_rng(rows)
+    arrays = [rng.standard_normal(s).astype(np.float32) for s in [(rows, k), (n, k), (n,)]]
+    dy = rng.standard_normal((rows, n)).astype(np.float32)
+    shapes = [a.shape for a in arrays]
+    first = run(build("linear", shapes, {}, "lanes_c", 1, monkeypatch), arrays, dy)
+    for threads in (2, 3, 5, 7):
+        for a, b in zip(first, run(build("linear", shapes, {}, "lanes_c", threads, monkeypatch), arrays, dy)):
+            assert a.tobytes() == b.tobytes()

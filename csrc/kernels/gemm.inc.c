@@ -235,8 +235,9 @@ GEMV_TILE(4, 3)
 enum { GEMV_N = 24 }; /* rows of w that all rows of x meet before the next ones are read; whole tiles of 3 and 8 */
 
 FC_DEFINE(gemv) {
-    int64_t lo, hi;
-    share(a->n, ith, nth, &lo, &hi);
+    int64_t lo, hi; /* whole blocks: which tile a column is in must not depend on nth */
+    share((a->n + GEMV_N - 1) / GEMV_N, ith, nth, &lo, &hi);
+    lo *= GEMV_N, hi = hi * GEMV_N < a->n ? hi * GEMV_N : a->n;
     for (int64_t next; lo < hi; lo = next) {
         next = hi - lo < GEMV_N ? hi : lo + GEMV_N;
         int64_t m = 0, n;

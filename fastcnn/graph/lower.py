@@ -225,6 +225,8 @@ class Builder:
         n, c, h, length = (
             source.rows() if target.dense and source.dense else (source.n, source.c, source.h, source.w * source.lanes)
         )
+        unit = source.itemsize // 4  # the kernel counts in floats
+        strides = {**source.strides("x"), **target.strides("y")}
         self.emit(
             "copy",
             source.floats,
@@ -233,14 +235,13 @@ class Builder:
             n=n,
             c=c,
             h=h,
-            len=length,
-            **source.strides("x"),
-            **target.strides("y"),
+            len=length * unit,
+            **{name: stride * unit for name, stride in strides.items()},
         )
 
     def alias(self, symbol: Symbol, source: Storage) -> None:
         """The symbol is another shape of the bytes of `source` (dense)."""
-        storage = Storage(symbol.shape, source.layout)
+        storage = Storage(symbol.shape, source.layout, itemsize=source.itemsize)
         storage.root = _root(source)
         self.stored.setdefault(symbol.id, {})[source.layout] = storage
 
