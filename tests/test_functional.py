@@ -242,3 +242,71 @@ def test_outputs_are_fresh_arrays():
     kept = a.copy()
     model(X[1, 1])
     np.testing.assert_array_equal(a, kept)
+
+
+HISTORY = {
+    "sum": lambda o: o.sum(),
+    "sum axis": lambda o: (o.sum(axis=0) * o.sum(0, keepdims=True)).sum(),
+    "np.sum": lambda o: np.sum(o) + np.sum(o, axis=1).mean(),
+    "mean": lambda o: o.mean() + np.mean(o, axis=1).sum(),
+    "power": lambda o: (o**2).mean() + ((o * o + 1.0) ** 1.5).sum(),
+    "neg abs": lambda o: abs(-o).sum(),
+    "slices": lambda o: (o[:2] * 3.0).sum() + o[0, 1] + o[..., None, 1:].sum(),
+    "reshape": lambda o: (o.reshape(-1)[3:] * 2.0).sum() + o.reshape(1, -1).sum() + o.flatten()[0],
+    "transpose": lambda o: (o.T[0] * 2.0).sum(),
+    "exp log": lambda o: np.exp(o).sum() + np.log(o * o + 1.0).sum(),
+    "sqrt tanh": lambda o: np.sqrt(o * o + 1.0).sum() + np.tanh(o).sum() + np.square(o).sum(),
+}
+
+
+@pytest.mark.parametrize("name", HISTORY)
+def test_values_keep_their_history(name):
+    """The gradient of a loss made of an output in NumPy's ways, against differences of plain NumPy in float64."""
+    model = nn.Linear(3, 4)
+    x = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
+    HISTORY[name](model(x)).backward()
+    weight, bias = (p.numpy().astype(np.float64) for p in (model.weight, model.bias))
+    step, numeric = 1e-6, np.zeros((4, 3))
+    for at in np.ndindex(4, 3):
+        ends = []
+        for sign in (1, -1):
+            moved = weight.copy()
+            moved[at] += sign * step
+            ends.append(HISTORY[name](x @ moved.T + bias))
+        numeric[at] = (ends[0] - ends[1]) / (2 * step)
+    np.testing.assert_allclose(model.weight.grad, numeric, rtol=1e-4, atol=1e-4)
+
+
+def test_in_place_sums_of_losses():
+    model, loss_fn = nn.Linear(3, 4), nn.CrossEntropyLoss()
+    x, t = np.random.default_rng(0).standard_normal((3, 5, 3)).astype(np.float32), np.arange(5) % 4
+    total = 0.0
+    for batch in x:
+        total += loss_fn(model(batch), t)
+    total /= 3
+    total.backward()
+    got, model.weight.grad = model.weight.grad.copy(), None
+    for batch in x:
+        loss_fn(model(batch), t).backward()
+    np.testing.assert_allclose(got, model.weight.grad / 3, rtol=1e-5, atol=1e-6)
+
+
+def test_a_frozen_critic_passes_gradients_on():
+    g, d = nn.Linear(3, 4), nn.Sequential(nn.Linear(4, 2), nn.Tanh()).eval()
+    x, z = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32), np.zeros((5, 2), np.float32)
+    F.mse_loss(d(g(x)), z).backward()
+    got, g.weight.grad = g.weight.grad, None
+    F.mse_loss(d.train()(g(x)), z).backward()
+    np.testing.assert_array_equal(got, g.weight.grad)
+
+
+def test_other_functions_do_not_lose_the_history_in_silence():
+    out = nn.Linear(3, 4)(np.ones((2, 3), np.float32))
+    with pytest.raises(TypeError, match="sin of a value with a history is not recorded"):
+        np.sin(out)
+    assert (
+        (out > 0).dtype == bool
+        and np.isfinite(out).all()
+        and out.argmax(1).shape == (2,)
+        and np.sin(out.detach()).any()
+    )

@@ -110,10 +110,16 @@ def narrow(x, dim, start, length):
     return _shape.narrow(x, dim, start + x.shape[dim] if start < 0 else start, length)
 
 
-@operation("x")
 def getitem(x, index):
     """x[index] for ints, slices with positive steps, ... and None (what x[index] on a traced value does)."""
-    return _shape.getitem(x, index)
+    items = index if isinstance(index, tuple) else (index,)
+    return _getitem(x, tuple(("slice", i.start, i.stop, i.step) if isinstance(i, slice) else i for i in items))
+
+
+@operation("x")
+def _getitem(x, items):
+    """A slice is not hashable, and so cannot be in the key of a plan."""
+    return _shape.getitem(x, tuple(slice(*i[1:]) if isinstance(i, tuple) else i for i in items))
 
 
 @list_operation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from contextlib import contextmanager
 
@@ -52,10 +53,16 @@ def gate(value, what: str = "input") -> np.ndarray:
     )
 
 
+_BINARY = {np.add: "add", np.subtract: "sub", np.multiply: "mul", np.true_divide: "div"}
+_UNARY = {np.absolute: "abs", np.exp: "exp", np.log: "log", np.sqrt: "sqrt", np.square: "square", np.tanh: "tanh"}
+
+
 class Tensor(np.ndarray):
     """An array that remembers how it was computed. Made by modules in training mode; see `backward`.
 
-    Arithmetic with numbers and arrays is recorded; any other NumPy function gives an ordinary array.
+    Arithmetic, abs, exp, log, sqrt, square, tanh, powers, sum, mean, reshape, flatten, transpose and indexing with ints
+    and slices are recorded. NumPy functions whose result is not a float (comparisons, isnan, ...), and reductions such
+    as max, give ordinary arrays; any other raises TypeError rather than lose the history: use detach() for it.
     """
 
     _tape: Record | None = None
@@ -65,13 +72,22 @@ class Tensor(np.ndarray):
         self._tape = None
 
     def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
-        kind = {np.add: "add", np.subtract: "sub", np.multiply: "mul", np.true_divide: "div"}.get(ufunc)
-        if kind and method == "__call__" and not kwargs and any(getattr(i, "_tape", None) for i in inputs):
+        out = kwargs.get("out")
+        in_place = out is not None and len(kwargs) == 1 and isinstance(out[0], Tensor)  # total += loss: a new value
+        if method == "__call__" and (not kwargs or in_place) and any(getattr(i, "_tape", None) for i in inputs):
             from .. import functional
 
-            return functional.arithmetic(inputs[0], inputs[1], kind=kind)
+            if ufunc in _BINARY:
+                return functional.arithmetic(inputs[0], inputs[1], kind=_BINARY[ufunc])
+            if ufunc in _UNARY:
+                return getattr(functional, _UNARY[ufunc])(inputs[0])
+            if ufunc is np.negative:
+                return functional.arithmetic(inputs[0], -1.0, kind="mul")
+            if ufunc is np.power and np.ndim(inputs[1]) == 0 and not isinstance(inputs[1], Tensor):
+                return functional.pow(inputs[0], float(inputs[1]))
+            if any(t[-1] in "efdg" for t in ufunc.types) and not any(t[-1] == "?" for t in ufunc.types):
+                raise TypeError(f"{ufunc.__name__} of a value with a history is not recorded; use its detach()")
         plain = [i.view(np.ndarray) if isinstance(i, Tensor) else i for i in inputs]
-        out = kwargs.get("out")
         if out:
             kwargs["out"] = tuple(o.view(np.ndarray) if isinstance(o, Tensor) else o for o in out)
         return getattr(ufunc, method)(*plain, **kwargs)
@@ -82,6 +98,44 @@ class Tensor(np.ndarray):
             if hasattr(func, "_implementation")
             else super().__array_function__(func, types, args, kwargs)
         )
+
+    def __getitem__(self, index):
+        if self._tape is None or not _is_basic(index):
+            return super().__getitem__(index)
+        from .. import functional
+
+        return functional.getitem(self, index)
+
+    def _recorded(name):  # type: ignore[misc]
+        plain = getattr(np.ndarray, name)
+
+        @functools.wraps(plain)
+        def method(self, *args, **kwargs):
+            if self._tape is None:
+                return plain(self, *args, **kwargs)
+            from .. import functional
+
+            if name in ("sum", "mean"):
+                if "axis" in kwargs:
+                    kwargs["dim"] = kwargs.pop("axis")
+                kwargs["keepdim"] = kwargs.pop("keepdims", kwargs.get("keepdim", False)) is True
+                kwargs = {k: v for k, v in kwargs.items() if v is not None}
+            elif name == "reshape":
+                args = (args[0] if len(args) == 1 else args,)
+            return getattr(functional, name)(self, *args, **kwargs)
+
+        return method
+
+    sum, mean, reshape, flatten = _recorded("sum"), _recorded("mean"), _recorded("reshape"), _recorded("flatten")
+
+    @property
+    def T(self):
+        """Dimensions in reverse order."""
+        if self._tape is None:
+            return self.view(np.ndarray).T
+        from .. import functional
+
+        return functional.permute(self, tuple(range(self.ndim))[::-1])
 
     def detach(self) -> np.ndarray:
         """The numbers alone."""
@@ -105,6 +159,18 @@ class Tensor(np.ndarray):
         if gradient.shape != self.shape:
             raise ValueError(f"backward: gradient must have shape {self.shape}, got {gradient.shape}")
         _backward(self, gradient)
+
+
+def _is_basic(index) -> bool:
+    items = index if isinstance(index, tuple) else (index,)
+    return all(
+        item is None
+        or item is Ellipsis
+        or isinstance(item, (int, np.integer))
+        and not isinstance(item, bool)
+        or (isinstance(item, slice) and (item.step is None or item.step > 0))
+        for item in items
+    )
 
 
 class Record:
@@ -239,7 +305,7 @@ def call_function(fn, name, values, kwargs):
 def call_module(module, values, kwargs):
     """Run a module on arrays."""
     arrays = [gate(v) for v in values]
-    record = _mode.grad and module.training
+    record = _mode.grad and (module.training or any(tracked(v) for v in values))
     tracked_args = tuple(record and tracked(v) for v in values)
     key = (
         tuple([(a.shape, a.dtype.char) for a in arrays]),
