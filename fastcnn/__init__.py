@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .graph.autograd import vjp as vjp
     from .io import load as load
     from .io import load_state as load_state
+    from .io import load_weights as load_weights
     from .io import save as save
     from .random import manual_seed as manual_seed
     from .step import compile_step as compile_step
@@ -47,7 +48,7 @@ __version__ = "0.1.0"
 _LAZY = {
     **dict.fromkeys(["get_num_threads", "set_num_threads", "show_config"], "config"),
     **dict.fromkeys(["Tensor", "no_grad", "value_and_grad", "vjp"], "graph.autograd"),
-    **dict.fromkeys(["load", "load_state", "save"], "io"),
+    **dict.fromkeys(["load", "load_state", "load_weights", "save"], "io"),
     **dict.fromkeys(["DataLoader", "Dataset"], "data"),
     **dict.fromkeys(["History", "Trainer"], "train"),
     **dict.fromkeys(["Callback", "EarlyStopping", "ModelCheckpoint"], "callbacks"),

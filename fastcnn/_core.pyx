@@ -3,6 +3,7 @@
 
 import os
 import threading
+import weakref
 
 import numpy as np
 
@@ -117,6 +118,18 @@ cdef _check_fields(str kernel, dict layout, dict fields):
         raise TypeError(f"{kernel}: missing {missing}, unknown {unknown}")
 
 
+_arenas = weakref.WeakSet()
+
+
+def _after_fork():
+    for arena in list(_arenas):
+        arena.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 cdef class Arena:
     """Working memory of one or more plans, and the lock under which they run."""
 
@@ -125,11 +138,18 @@ cdef class Arena:
     cdef readonly int64_t generation
     cdef readonly object lock
     cdef public object owner
+    cdef object __weakref__
 
     def __cinit__(self):
         self.memory = NULL
         self.size = 0
         self.generation = 0
+        self.lock = threading.Lock()
+        self.owner = None
+        _arenas.add(self)
+
+    def after_fork(self) -> None:
+        """In a child: the lock may be held by a thread that does not exist here."""
         self.lock = threading.Lock()
         self.owner = None
 

@@ -37,6 +37,9 @@ def train(arguments: argparse.Namespace, model_maker: Any, read_data: Any) -> in
     optimizer = _optimizer(model, settings)
     done, history = 0, {}
     if arguments.resume:
+        before = read_info(arguments.resume).get("optimizer", settings["optimizer"])
+        if before != settings["optimizer"]:
+            raise ValueError(f"{arguments.resume} was trained with {before}; --optimizer cannot change it on --resume")
         state = load_checkpoint(arguments.resume, model, optimizer)
         done, history = state["epoch"], state["history"]
         if done >= settings["epochs"]:

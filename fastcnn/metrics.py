@@ -11,9 +11,19 @@ import numpy as np
 Metric = Callable[[np.ndarray, np.ndarray], float]
 
 
-def accuracy(output: np.ndarray, target: np.ndarray) -> int:
-    """Samples whose largest output (logits or probabilities) is at the target's class."""
-    return int(np.count_nonzero(output.argmax(axis=1) == target))
+def accuracy(output: np.ndarray, target: np.ndarray) -> float:
+    """Samples whose largest output (logits or probabilities) is at the target's class.
+
+    Where every pixel has a class, a sample counts as its share of right ones. ValueError for other targets.
+    """
+    target = np.asarray(target)
+    if output.ndim < 2 or target.dtype.kind not in "iu" or target.shape != (output.shape[0], *output.shape[2:]):
+        raise ValueError(
+            f"accuracy: targets must be class indices of shape {(*output.shape[:1], *output.shape[2:])} for outputs "
+            f"{output.shape}, got {target.dtype} {target.shape}; give Trainer other metrics=, or metrics=()"
+        )
+    right = int(np.count_nonzero(output.argmax(axis=1) == target))
+    return right if target.ndim == 1 else right * len(target) / target.size
 
 
 def top_k(k: int) -> Metric:

@@ -84,6 +84,7 @@ class TrainingStep:
 def compile_step(model, loss, optimizer, outputs: bool = False) -> TrainingStep:
     """A training step of `model`: `loss(model(x), y)`, its gradient and the optimizer's update in one C call.
 
-    The model runs in the mode (train or eval) it is in at each call. `.grad` of the parameters is not touched.
+    The model runs in the mode (train or eval) it is in at each call. The gradients go where
+    `.grad` of the parameters lies after a backward(): take a copy of what you want to keep.
     """
     return TrainingStep(model, loss, optimizer, outputs)

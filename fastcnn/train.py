@@ -18,7 +18,7 @@ from fastcnn import progress as displays
 from fastcnn.callbacks import Callback
 from fastcnn.data import DataLoader, Dataset
 from fastcnn.data.loader import as_dataset
-from fastcnn.nn.loss import CrossEntropyLoss
+from fastcnn.nn.loss import CrossEntropyLoss, NLLLoss
 from fastcnn.nn.module import Module
 from fastcnn.optim import Adam
 from fastcnn.optim.lr_scheduler import CosineAnnealingLR
@@ -83,7 +83,7 @@ class Trainer:
         model: Module,
         loss: Callable[[Any, Any], Any] | None = None,
         optimizer: Any = None,
-        metrics: Iterable[str | metric_functions.Metric] = ("accuracy",),
+        metrics: Iterable[str | metric_functions.Metric] | None = None,
         scheduler: Any = None,
     ) -> None:
         if not isinstance(model, Module):
@@ -92,6 +92,9 @@ class Trainer:
         self.loss = CrossEntropyLoss() if loss is None else loss
         self._anneal = optimizer is None and scheduler is None
         self.optimizer = Adam(model.parameters(), lr=DEFAULT_LR) if optimizer is None else optimizer
+        if metrics is None:
+            of_classes = not isinstance(self.loss, Module) or isinstance(self.loss, (CrossEntropyLoss, NLLLoss))
+            metrics = ("accuracy",) if of_classes else ()
         self.metrics = metric_functions.resolve(metrics)
         self.scheduler = scheduler
         self.stop_training = False
@@ -151,7 +154,8 @@ class Trainer:
                     for callback in callbacks:
                         callback.on_epoch_end(self, epoch, logs)
                     _warn_unless_finite(epoch, logs["loss"])
-                    if self.stop_training:
+                    if self.stop_training or epoch == epochs:
+                        self._interrupt.pressed = False  # nothing is left to interrupt
                         break
         except KeyboardInterrupt:
             history.interrupted = True
@@ -206,6 +210,8 @@ class Trainer:
 
     def predict(self, x: Any, batch_size: int = 256) -> np.ndarray:
         """The model's outputs for x [N, ...] (or a Dataset's images), [N, ...], in evaluation mode."""
+        if batch_size < 1:
+            raise ValueError(f"Trainer.predict: batch_size must be at least 1, got {batch_size}")
         if isinstance(x, Dataset):
             batches = (batch for batch, _ in DataLoader(x, batch_size))
             count = len(x)
@@ -213,8 +219,6 @@ class Trainer:
             x = np.asarray(x)
             count = len(x) if x.ndim else 0
             batches = (x[i : i + batch_size] for i in range(0, count, batch_size))
-        if batch_size < 1:
-            raise ValueError(f"Trainer.predict: batch_size must be at least 1, got {batch_size}")
         if not count:
             raise ValueError(f"Trainer.predict: x must hold at least one sample, got shape {np.shape(x)}")
         result: np.ndarray | None = None

@@ -310,3 +310,30 @@ def test_other_functions_do_not_lose_the_history_in_silence():
         and out.argmax(1).shape == (2,)
         and np.sin(out.detach()).any()
     )
+
+
+@pytest.mark.parametrize(
+    "call, kind, message",
+    [
+        (lambda x: F.pad(x, (1.5, 1)), TypeError, "pad: pad must be ints, got 1.5"),
+        (lambda x: F.pad(x, 1), TypeError, "pad: pad must be a sequence of ints"),
+        (lambda x: F.conv2d(x, x, padding=(1.5, 2, 3, 1)), TypeError, "padding must be an int or 4 ints"),
+        (lambda x: F.conv2d(x, x, padding=1.5), TypeError, "padding must be an int or a pair"),
+        (lambda x: F.conv2d(x, x, groups=1.7), TypeError, "groups must be an int, got 1.7"),
+        (lambda x: F.conv2d(x, x, stride=2**62), ValueError, "stride must be"),
+        (lambda x: F.relu(None), TypeError, "relu: x must be an array of floats, got None"),
+        (lambda x: fc.value_and_grad(lambda a: F.sum(a), argnums=1)(x), ValueError, "argnums must name some of the 1"),
+        (
+            lambda x: fc.vjp(lambda w: F.cross_entropy(x[0, 0], [0, 1], weight=w), x[0, 0, 0])[1](1.0),
+            Exception,
+            "class weights",
+        ),
+    ],
+)
+def test_arguments_of_the_wrong_kind(call, kind, message):
+    with pytest.raises(kind, match=message):
+        call(np.ones((1, 1, 2, 2), np.float32))
+
+
+def test_dim_may_be_a_numpy_integer():
+    assert F.softmax(np.ones((2, 4), np.float32), np.int64(1))[0, 0] == 0.25

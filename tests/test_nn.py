@@ -1,7 +1,11 @@
 """Layers, modules, optimizers and the trainer."""
 
 import copy
+import os
 import pickle
+import subprocess
+import sys
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -139,3 +143,78 @@ def test_copies_share_nothing(copied):
     assert not np.array_equal(other.eval()(x), want)
     step(x, np.arange(20) % 3)  # the first model's step still moves the first model
     assert not np.array_equal(model(x), want)
+
+
+def test_names_with_an_underscore_are_registered():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self._fc, self._scale = nn.Linear(4, 2), 1.0
+
+        def forward(self, x):
+            return self._fc(x) * self._scale
+
+    net, x = Net().eval(), np.ones((1, 4), np.float32)
+    assert list(net.state_dict()) == ["_fc.weight", "_fc.bias"]
+    before = net(x)
+    net._scale = 3.0
+    np.testing.assert_allclose(net(x), 3 * before, rtol=1e-6)
+    assert list(nn.Sequential(OrderedDict(_a=nn.Linear(4, 2), b=nn.ReLU())).state_dict()) == ["_a.weight", "_a.bias"]
+
+
+def test_a_parameter_is_not_replaced_by_an_array():
+    layer = nn.Linear(4, 2)
+    with pytest.raises(TypeError, match="weight is a Parameter"):
+        layer.weight = np.zeros((2, 4))
+    with pytest.raises(ValueError, match=r"data must have shape \(2, 4\), got \(1,\)"):
+        layer.weight.data = np.zeros(1)
+    layer.bias = None
+    layer.weight = nn.Parameter(np.ones((2, 4)))
+    np.testing.assert_array_equal(layer(np.ones((1, 4), np.float32)), [[4, 4]])
+
+
+def test_arrays_by_name():
+    x, t = np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32), np.arange(5) % 3
+    model, loss = nn.Linear(4, 3), nn.CrossEntropyLoss()
+    np.testing.assert_array_equal(model(x=x), model(x))
+    assert float(loss(input=model(x), target=t)) == float(loss(model(x), target=t)) == float(loss(model(x), t))
+
+
+def test_accuracy_is_of_classes():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((10, 1, 8, 8)).astype(np.float32)
+    pixels = fc.Trainer(nn.Conv2d(1, 3, 1)).evaluate((x, rng.integers(0, 3, (10, 8, 8))))
+    assert 0 <= pixels["accuracy"] <= 1
+    flat, target = x.reshape(10, 64), rng.standard_normal((10, 2)).astype(np.float32)
+    assert list(fc.Trainer(nn.Linear(64, 2), nn.MSELoss()).evaluate((flat, target))) == ["loss"]
+    with pytest.raises(ValueError, match="accuracy: targets must be class indices"):
+        fc.Trainer(nn.Linear(64, 2), nn.MSELoss(), metrics=("accuracy",)).evaluate((flat, target))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="fork")
+def test_fork_while_another_thread_runs(tmp_path):
+    """The child must not wait for a lock that a thread of the parent held."""
+    code = """
+import os, sys, threading
+import numpy as np
+import fastcnn as fc
+from fastcnn import models, nn, optim
+model = models.lenet5()
+x, y = np.zeros((256, 1, 28, 28), np.float32), np.zeros(256, int)
+step = fc.compile_step(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), 0.1))
+step(x, y)
+stop = threading.Event()
+thread = threading.Thread(target=lambda: [step(x, y) for _ in iter(stop.is_set, True)])
+thread.start()
+for _ in range(4):
+    child = os.fork()
+    if not child:
+        model.eval()(x[:64])
+        fc.functional.sigmoid(x[:1])
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+stop.set()
+thread.join()
+"""
+    done = subprocess.run([sys.executable, "-c", code], timeout=60, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

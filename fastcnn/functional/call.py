@@ -27,6 +27,9 @@ def operation(*arrays: str) -> Any:
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
             values = bound.arguments
+            first = values[arrays[0]]
+            if first is None or isinstance(first, str):
+                raise TypeError(f"{fn.__name__}: {arrays[0]} must be an array of floats, got {first!r}")
             names = [n for n in arrays if values[n] is not None]
             if is_tracing() or any(isinstance(values[n], Symbol) for n in names):
                 for n in names:
@@ -63,6 +66,6 @@ def list_operation(fn):
 
 
 def dimension(op, dim, ndim):
-    if not isinstance(dim, int) or not -ndim <= dim < ndim:
+    if not hasattr(dim, "__index__") or not -ndim <= dim.__index__() < ndim:
         raise ValueError(f"{op}: dim must be an int in [{-ndim}, {ndim - 1}], got {dim!r}")
-    return dim % ndim
+    return dim.__index__() % ndim

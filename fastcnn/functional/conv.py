@@ -11,6 +11,10 @@ from ..ops.geometry import sides
 from .call import operation
 
 
+def _groups(op, groups):
+    return ints(op, "groups", groups, 1, 1)[0]
+
+
 @operation("x", "weight", "bias")
 def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     """Convolution of x (N, C, H, W) with weight (O, C/groups, KH, KW), plus bias (O).
@@ -23,7 +27,9 @@ def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     stride, dilation = pair("conv2d", "stride", stride, 1), pair("conv2d", "dilation", dilation, 1)
     pads = sides(padding, weight.shape[2:], stride, dilation, x.shape[2:])
     inputs = [x, weight] + ([bias] if bias is not None else [])
-    return add_node(OPS["conv2d"], inputs, stride=stride, pads=pads, dilation=dilation, groups=int(groups))
+    return add_node(
+        OPS["conv2d"], inputs, stride=stride, pads=pads, dilation=dilation, groups=_groups("conv2d", groups)
+    )
 
 
 def _line(padding):
@@ -125,7 +131,7 @@ def conv_transpose2d(x, weight, bias=None, stride=1, padding=0, output_padding=0
     check_rank(op, "weight", weight, 4, "(in, out/groups, kh, kw)")
     named = (("stride", stride, 1), ("padding", padding, 0), ("output_padding", output_padding, 0))
     pairs = [pair(op, name, value, least) for name, value, least in named]
-    return _transposed(op, x, weight, bias, *pairs, int(groups), pair(op, "dilation", dilation, 1))
+    return _transposed(op, x, weight, bias, *pairs, _groups(op, groups), pair(op, "dilation", dilation, 1))
 
 
 @operation("x", "weight", "bias")
@@ -137,7 +143,7 @@ def conv_transpose1d(x, weight, bias=None, stride=1, padding=0, output_padding=0
     x, weight = _reshape(x, *x.shape[:2], 1, x.shape[2]), _reshape(weight, *weight.shape[:2], 1, weight.shape[2])
     pads = (0, ints(op, "padding", padding, 1, 0)[0]), (0, ints(op, "output_padding", output_padding, 1, 0)[0])
     steps = _one(op, "stride", stride, 1), _one(op, "dilation", dilation, 1)
-    y = _transposed(op, x, weight, bias, steps[0], *pads, int(groups), steps[1])
+    y = _transposed(op, x, weight, bias, steps[0], *pads, _groups(op, groups), steps[1])
     return _reshape(y, *y.shape[:2], y.shape[3])
 
 
@@ -152,10 +158,10 @@ def conv_transpose3d(x, weight, bias=None, stride=1, padding=0, output_padding=0
     if more[0] >= steps[0]:
         raise ValueError(f"{op}: output_padding must be smaller than stride {steps}, got {more}")
     n, c, d, h, w = x.shape
-    kd, outs = weight.shape[2], weight.shape[1] * int(groups)
+    kd, outs = weight.shape[2], weight.shape[1] * _groups(op, groups)
     x = _reshape(_shape.transpose(x, (0, 2, 1, 3, 4)), n * d, c, h, w)
     weight = _reshape(weight, weight.shape[0], weight.shape[1] * kd, *weight.shape[3:])
-    y = _transposed(op, x, weight, None, steps[1:], pads[1:], more[1:], int(groups), dilations[1:])
+    y = _transposed(op, x, weight, None, steps[1:], pads[1:], more[1:], _groups(op, groups), dilations[1:])
     full = (d - 1) * steps[0] + dilations[0] * (kd - 1) + 1
     y = fold_depth(y, n, kd, steps[0], dilations[0], full)
     out = full - 2 * pads[0] + more[0]

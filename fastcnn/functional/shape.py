@@ -50,12 +50,19 @@ def pad(x, pad, mode="constant", value=0.0):
     """
     if mode not in ("constant", "reflect", "replicate", "circular"):
         raise ValueError(f'pad: mode must be "constant", "reflect", "replicate" or "circular", got {mode!r}')
+    if not isinstance(pad, (tuple, list)):
+        raise TypeError(f"pad: pad must be a sequence of ints (left, right, top, bottom, ...), got {pad!r}")
+    pad = tuple(int(p.__index__()) if hasattr(p, "__index__") else _not_an_int(p) for p in pad)
     if len(pad) % 2 or len(pad) > 2 * x.ndim:
         raise ValueError(f"pad: pad must be pairs for at most {x.ndim} dimensions, got {pad!r}")
     pairs = [(0, 0)] * (x.ndim - len(pad) // 2) + [tuple(pad[i : i + 2]) for i in range(len(pad) - 2, -1, -2)]
     if mode != "constant":
         return _pad_mirrored(x, pairs, mode)
     return _shape.pad(x, [lo for lo, _ in pairs], [hi for _, hi in pairs], value)
+
+
+def _not_an_int(value):
+    raise TypeError(f"pad: pad must be ints, got {value!r}")
 
 
 def _pad_mirrored(x, pairs, mode):

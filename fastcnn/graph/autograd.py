@@ -364,6 +364,8 @@ def value_and_grad(f, argnums=0):
             raise ValueError(f"value_and_grad: the function must return a scalar, got shape {np.shape(value)}")
         grads = pullback(np.ones(np.shape(value), np.float32))
         grads = grads if isinstance(grads, tuple) else (grads,)
+        if not all(-len(grads) <= i < len(grads) for i in numbers):
+            raise ValueError(f"value_and_grad: argnums must name some of the {len(grads)} arguments, got {argnums!r}")
         chosen = tuple(grads[i] for i in numbers)
         return float(value), chosen[0] if isinstance(argnums, int) else chosen
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import weakref
 from collections import OrderedDict
 
 import numpy as np
@@ -328,6 +329,19 @@ class Program:
         return "\n".join(lines)
 
 
+_caches: weakref.WeakSet[Cache] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """In a child, a lock may be held by a thread that does not exist there."""
+    for cache in list(_caches):
+        cache._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 class Cache:
     """A bounded map from plan keys to programs, least recently used first out."""
 
@@ -335,6 +349,7 @@ class Cache:
         self.size = size
         self._items: OrderedDict = OrderedDict()
         self._lock = threading.Lock()
+        _caches.add(self)
 
     def get(self, key):
         with self._lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import namedtuple
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,8 @@ class Parameter:
 
     @data.setter
     def data(self, value) -> None:
+        if np.shape(value) != self.shape:
+            raise ValueError(f"Parameter: data must have shape {self.shape}, got {np.shape(value)}")
         self[...] = value
 
     @property
@@ -136,6 +139,10 @@ class Buffer(Parameter):
         super().__init__(data, requires_grad=False)
 
 
+# What a module keeps for itself; every other attribute is part of what is traced, and may be a layer or parameter.
+_OWN = ("_modules", "_parameters", "_programs", "_own_arena", "_label", "_seen_modes")
+
+
 class Module:
     """A layer or network. Subclasses set parameters, buffers and children as attributes and define `forward`.
 
@@ -169,7 +176,7 @@ class Module:
         state = self.__dict__
         if isinstance(value, (Module, Parameter)) and "_modules" not in state:
             raise AttributeError(f"{type(self).__name__}: call super().__init__() before assigning layers")
-        if name.startswith("_"):
+        if name in _OWN:
             return object.__setattr__(self, name, value)
         if name == "training":
             if state.get(name, True) != value:
@@ -178,6 +185,11 @@ class Module:
         if "_modules" in state:
             self._modules.pop(name, None)
             kept = self._parameters.get(name)
+            if isinstance(kept, Parameter) and not isinstance(value, (Parameter, Module)) and value is not None:
+                raise TypeError(
+                    f"{type(self).__name__}: {name} is a {type(kept).__name__}, and can become another or None, "
+                    f"not {type(value).__name__}; write its values with .{name}[...] = values"
+                )
             self._parameters.pop(name, None)
             if isinstance(value, Module):
                 self._modules[name] = value
@@ -218,7 +230,17 @@ class Module:
                 return out
         if "_modules" not in self.__dict__:
             raise AttributeError(f"{type(self).__name__}: super().__init__() was not called")
+        if kwargs:
+            return self._call_with_names(args, kwargs)
         return call_module(self, args, kwargs)
+
+    def _call_with_names(self, args, kwargs):
+        """Arrays given by name go where forward() has them."""
+        if any(isinstance(v, Symbol) for v in kwargs.values()):
+            with module_path(self._label):
+                return self.forward(*args, **kwargs)
+        bound = inspect.signature(self.forward).bind(*args, **kwargs)
+        return call_module(self, bound.args, {k: v for k, v in bound.kwargs.items() if v is not None})
 
     def _arena(self):
         if self._own_arena is None:

@@ -60,7 +60,7 @@ def ints(op: str, argument: str, value, count: int, least: int) -> tuple[int, ..
         values = tuple(int(v.__index__()) for v in values)
     except (AttributeError, TypeError):
         raise TypeError(f"{op}: {argument} must be {allowed}, got {value!r}") from None
-    if len(values) != count or min(values) < least:
+    if len(values) != count or min(values) < least or max(values) >= 1 << 31:
         raise ValueError(f"{op}: {argument} must be {allowed} >= {least}, got {value!r}")
     return values
 

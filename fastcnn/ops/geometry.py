@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..graph.lower import LANES_C, LANES_N, NO_HALO, PLAIN
-from .base import pair
+from .base import ints, pair
 
 PLANAR_CHANNELS = 4  # an input of at most so many channels is read plane by plane in lanes_c
 
@@ -22,11 +22,8 @@ def sides(padding, kernel, stride, dilation, size, op="conv2d") -> tuple[int, in
             total = max(0, d * (k - 1) - (n - 1) % s)
             out += (total // 2, total - total // 2)
         return out
-    if not isinstance(padding, int) and not hasattr(padding, "__index__") and len(padding) == 4:
-        values = tuple(int(v) for v in padding)
-        if min(values) < 0:
-            raise ValueError(f"{op}: padding must be >= 0, got {padding!r}")
-        return values
+    if isinstance(padding, (tuple, list)) and len(padding) == 4:
+        return ints(op, "padding", padding, 4, 0)  # type: ignore[return-value]
     h, w = pair(op, "padding", padding, 0)
     return (h, h, w, w)
 

@@ -43,6 +43,10 @@ class CrossEntropy(Op):
         return [(target.shape, "float32"), (x.shape, "float32")]
 
     def grad(self, node, douts, needs):
+        if needs[2:3] == [True]:
+            raise NotImplementedError(
+                "cross_entropy: no gradient with respect to the class weights; use nll_loss for one"
+            )
         return [add_node(OPS["scale_items"], [node.outputs[1], douts[0]]), None, None]
 
     def lower(self, node, b):

@@ -12,6 +12,9 @@ from fastcnn.optim.optimizer import Optimizer
 class LRScheduler:
     """Base class: lr = self._lr(initial lr, number of steps so far), PyTorch's closed forms.
 
+    The rate is computed from the initial one alone: a rate set by hand lasts until the next step(), and of two
+    schedulers on one optimizer the last one stepped counts (PyTorch's multiply).
+
     last_epoch: steps taken already, less one; with -1 the groups' present lr becomes their initial lr.
     """
 
