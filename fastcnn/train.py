@@ -187,7 +187,9 @@ class Trainer:
                 display.update(batch, totals.means())
                 due = clock() + display.interval
         if not totals.samples:
-            raise ValueError("Trainer.fit: train has no batches")
+            raise ValueError(
+                "Trainer.fit: train has no batches (an iterator is used up after one epoch: give a DataLoader or a list)"
+            )
         return {**totals.means(), "seconds": clock() - begin}
 
     def evaluate(self, data: Any, batch_size: int = 256) -> dict[str, float]:
