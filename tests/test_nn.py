@@ -216,5 +216,5 @@ for _ in range(4):
 stop.set()
 thread.join()
 """
-    done = subprocess.run([sys.executable, "-c", code], timeout=60, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, timeout=60, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
