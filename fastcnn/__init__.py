@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .io import load_state as load_state
     from .io import load_weights as load_weights
     from .io import save as save
+    from .models.finetune import extract_features as extract_features
     from .random import manual_seed as manual_seed
     from .step import compile_step as compile_step
     from .train import History as History
@@ -53,6 +54,7 @@ _LAZY = {
     **dict.fromkeys(["History", "Trainer"], "train"),
     **dict.fromkeys(["Callback", "EarlyStopping", "ModelCheckpoint"], "callbacks"),
     "manual_seed": "random",
+    "extract_features": "models.finetune",
     "compile_step": "step",
     "matmul": "functional",
 }

@@ -151,7 +151,7 @@ def _model_maker(name: str) -> Any:
     """The function of `models` with this name."""
     from . import models
 
-    makers = [n for n in models.__all__ if n.islower() and n != "input_shape"]
+    makers = [n for n in models.__all__ if n.islower() and n not in ("input_shape", "replace_head")]
     if name not in makers:
         raise ValueError(f"unknown model {name!r}; there are {', '.join(makers)}")
     return getattr(models, name)

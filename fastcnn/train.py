@@ -188,7 +188,7 @@ class Trainer:
                 due = clock() + display.interval
         if not totals.samples:
             raise ValueError(
-                "Trainer.fit: train has no batches (an iterator is used up after one epoch: give a DataLoader or a list)"
+                "Trainer.fit: train has no batches (an iterator is used up after one epoch; give a DataLoader)"
             )
         return {**totals.means(), "seconds": clock() - begin}
 

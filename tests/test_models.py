@@ -181,3 +181,64 @@ def test_lenet5_of_1998_sees_only_its_connections():
 def test_errors(call, message):
     with nn.init.skip(), pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "vgg11", "squeezenet1_1", "googlenet", "densenet121", "mobilenet_v2", "fcn_resnet50"]
+)
+def test_replace_head(name, tmp_path):
+    with nn.init.skip():
+        model = getattr(models, name)(num_classes=9)
+    before = model.state_dict()
+    assert models.replace_head(model, 4) is model and model.num_classes == 4
+    changed = {key for key, value in model.state_dict().items() if value.shape != before[key].shape}
+    heads = 3 if name == "googlenet" else 1
+    assert len(changed) == 2 * heads and all(model.state_dict()[key].shape[0] == 4 for key in changed)
+    again = build(json.loads(json.dumps(describe(model))))
+    assert [v.shape for v in again.state_dict().values()] == [v.shape for v in model.state_dict().values()]
+    with pytest.raises(ValueError, match="num_classes must be at least 1"):
+        models.replace_head(model, 0)
+
+
+def test_fine_tuning_moves_the_head_only():
+    fc.manual_seed(0)
+    model = models.replace_head(models.cifar_resnet20(), 3)
+    model.requires_grad_(False)
+    model.fc.requires_grad_(True)
+    rng = np.random.default_rng(0)
+    x, t = rng.standard_normal((6, 3, 32, 32)).astype(np.float32), rng.integers(0, 3, 6)
+    groups = [{"params": model.fc.weight, "lr": 0.1}, {"params": model.fc.bias, "lr": 0.2}]
+    before, step = model.state_dict(), fc.compile_step(model.eval(), nn.CrossEntropyLoss(), optim.SGD(groups, 0.1))
+    step(x, t)
+    moved = {key for key, value in model.state_dict().items() if not np.array_equal(value, before[key])}
+    assert moved == {"fc.weight", "fc.bias"}
+    kernels = [s.kernel for s in step.program(x, t).steps if s.phase == "backward"]
+    assert not any(k.startswith(("conv", "wgrad", "batch_norm")) for k in kernels)
+
+
+def test_extract_features():
+    model = models.cifar_resnet20()
+    x = np.random.default_rng(0).standard_normal((7, 3, 32, 32)).astype(np.float32)
+    features = fc.extract_features(model, x, "avgpool", batch_size=3)
+    assert features.shape == (7, 64, 1, 1) and model.training and model.bn1.training
+    logits = features[:, :, 0, 0] @ model.fc.weight.numpy().T + model.fc.bias.numpy()
+    np.testing.assert_allclose(model.eval()(x), logits, rtol=1e-4, atol=1e-5)
+    assert fc.extract_features(model, x, "layer2.0.conv2").shape == (7, 32, 16, 16)
+    with pytest.raises(ValueError, match=r"no layer 'layer9'; forward\(\) calls conv1"):
+        fc.extract_features(model, x, "layer9")
+
+
+def test_features_for_a_linear_classifier():
+    svm = pytest.importorskip("sklearn.svm")
+    train, test = fc.datasets.digits()
+    fc.manual_seed(0)
+    model = models.lenet5()
+    pairs = []
+    for data in (train, test):
+        images, labels = data.batch(np.arange(len(data)))
+        keep = labels < 5
+        pairs.append((images[keep], labels[keep]))
+    (x, y), (tx, ty) = pairs
+    fc.Trainer(model, optimizer=optim.Adam(model.parameters(), 2e-3)).fit((x, y), epochs=1, progress=False)
+    features = [fc.extract_features(model, v, "relu4").reshape(len(v), -1) for v in (x, tx)]
+    assert svm.LinearSVC().fit(features[0], y).score(features[1], ty) > 0.97

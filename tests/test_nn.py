@@ -218,3 +218,19 @@ thread.join()
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, timeout=60, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_load_state_dict_that_is_not_strict_reports_and_leaves_out():
+    model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
+    state = model.state_dict()
+    given = {"0.weight": state["0.weight"] + 1, "0.bias": np.zeros(5), "other": np.zeros(1)}
+    with pytest.raises(
+        ValueError, match=r"missing: 1\.weight.*unexpected: other.*0\.bias: expected shape \(2,\), got \(5,\)"
+    ):
+        model.load_state_dict(given)
+    found = model.load_state_dict(given, strict=False)
+    missing, unexpected = found
+    assert missing == ["1.weight", "1.bias"] and unexpected == ["other"]
+    assert found.mismatched_shapes == [("0.bias", (2,), (5,))]
+    np.testing.assert_array_equal(model[0].weight.numpy(), given["0.weight"])
+    np.testing.assert_array_equal(model[0].bias.numpy(), state["0.bias"])

@@ -45,6 +45,17 @@ def tracing(records: list | None = None):
         _state.leaves, _state.records, _state.path = old
 
 
+@contextmanager
+def recording():
+    """A list that gets (path, module, output) of every module called inside, paths from here on."""
+    old, old_path = _state.records, _state.path
+    _state.records, _state.path = [], ()
+    try:
+        yield _state.records
+    finally:
+        _state.records, _state.path = old, old_path
+
+
 def is_tracing() -> bool:
     """Whether a function is being traced in this thread."""
     return _state.leaves is not None

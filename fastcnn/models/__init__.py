@@ -3,6 +3,7 @@
 from fastcnn.models.alexnet import AlexNet, AlexNet2012, alexnet, alexnet_2012
 from fastcnn.models.densenet import DenseNet, densenet121
 from fastcnn.models.efficientnet import EfficientNet, efficientnet_b0
+from fastcnn.models.finetune import replace_head
 from fastcnn.models.googlenet import GoogLeNet, googlenet
 from fastcnn.models.inception import Inception3, inception_v3
 from fastcnn.models.lenet import KerasCNN, LeNet5, keras_cnn, lenet5
@@ -81,6 +82,7 @@ __all__ = [
     "mobilenet_v2",
     "mobilenet_v3_small",
     "perceptron",
+    "replace_head",
     "resnet101",
     "resnet152",
     "resnet18",

@@ -13,7 +13,11 @@ from ..graph.autograd import call_module, gate, trace
 from ..graph.plan import Cache
 from ..graph.trace import Symbol, module_path, record_module, topological, tracing
 
-Incompatible = namedtuple("Incompatible", ["missing_keys", "unexpected_keys"])
+
+class Incompatible(namedtuple("Incompatible", ["missing_keys", "unexpected_keys"])):
+    """What load_state_dict found: PyTorch's pair, and `mismatched_shapes`, [(name, expected, got)]."""
+
+    mismatched_shapes: list[tuple[str, tuple[int, ...], tuple[int, ...]]]
 
 
 class Parameter:
@@ -307,7 +311,8 @@ class Module:
     def load_state_dict(self, state_dict, strict: bool = True) -> Incompatible:
         """Take over arrays by name (NumPy arrays or anything NumPy reads). All or nothing.
 
-        strict: missing or unexpected names are an error. Shapes must match always.
+        strict: missing or unexpected names and wrong shapes are an error; else they are left out and reported in what
+        is returned (PyTorch raises for a wrong shape).
         """
         own = dict(self._named_state())
         missing = [name for name in own if name not in state_dict]
@@ -317,19 +322,23 @@ class Module:
             problems.append(f"missing: {', '.join(missing)}")
         if strict and unexpected:
             problems.append(f"unexpected: {', '.join(unexpected)}")
-        arrays = {}
+        arrays, mismatched = {}, []
         for name, value in state_dict.items():
             if name in own:
                 arrays[name] = np.asarray(value)
                 if arrays[name].shape != own[name].shape:
-                    problems.append(f"{name}: expected shape {own[name].shape}, got {arrays[name].shape}")
+                    mismatched.append((name, own[name].shape, arrays.pop(name).shape))
+                    if strict:
+                        problems.append(f"{name}: expected shape {own[name].shape}, got {mismatched[-1][2]}")
                 elif arrays[name].dtype.kind not in "fiu":
                     problems.append(f"{name}: expected floats, got {arrays[name].dtype}")
         if problems:
             raise ValueError(f"load_state_dict of {type(self).__name__}: " + "; ".join(problems))
         for name, array in arrays.items():
             own[name][...] = array
-        return Incompatible(missing, unexpected)
+        found = Incompatible(missing, unexpected)
+        found.mismatched_shapes = mismatched
+        return found
 
     def train(self, mode: bool = True) -> Module:
         for module in self.modules():
