@@ -234,3 +234,25 @@ def test_load_state_dict_that_is_not_strict_reports_and_leaves_out():
     assert found.mismatched_shapes == [("0.bias", (2,), (5,))]
     np.testing.assert_array_equal(model[0].weight.numpy(), given["0.weight"])
     np.testing.assert_array_equal(model[0].bias.numpy(), state["0.bias"])
+
+
+def test_dlpack_shares_parameters_and_outputs():
+    model, x = nn.Linear(3, 2).eval(), np.ones((1, 3), np.float32)
+    shared = np.from_dlpack(model.weight)
+    np.testing.assert_array_equal(shared, model.weight.numpy())
+    assert np.shares_memory(shared, model.weight.data) and model.weight.__dlpack_device__() == (1, 0)
+    before = model(x)
+    model.weight.data[...] = 0
+    assert not shared.any() and not np.array_equal(model(x), before)
+    out = np.from_dlpack(model.train()(x))
+    np.testing.assert_array_equal(out, model.bias.numpy()[None])
+
+
+def test_dlpack_with_pytorch():
+    torch = pytest.importorskip("torch")
+    model = nn.Linear(3, 2).eval()
+    weight = torch.from_dlpack(model.weight)
+    weight.zero_()  # the memory is one
+    assert not model.weight.numpy().any()
+    inputs = np.from_dlpack(torch.ones(2, 3))
+    np.testing.assert_array_equal(model(inputs), np.tile(model.bias.numpy(), (2, 1)))

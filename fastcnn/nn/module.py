@@ -98,6 +98,13 @@ class Parameter:
     __truediv__, __rtruediv__ = _arithmetic("div"), _arithmetic("div", True)
     __array_ufunc__ = None  # ndarray * Parameter calls Parameter.__rmul__
 
+    def __dlpack__(self, **kwargs):
+        """The array itself, without a copy, for torch.from_dlpack and its like (DLPack, both protocol versions)."""
+        return self.data.__dlpack__(**kwargs)
+
+    def __dlpack_device__(self):
+        return self.storage.__dlpack_device__()
+
     def numpy(self) -> np.ndarray:
         """A copy of the values."""
         return self.storage.copy()
