@@ -32,6 +32,11 @@ def _cgroup_quota(root: str = "/sys/fs/cgroup") -> float:
     return math.inf
 
 
+def flag(variable: str) -> bool:
+    """Whether an environment variable is set to something other than nothing or 0."""
+    return os.environ.get(variable, "") not in ("", "0")
+
+
 def default_threads() -> tuple[int, str]:
     """How many threads plans use by default, and why."""
     for variable in ("FASTCNN_NUM_THREADS", "OMP_NUM_THREADS"):

@@ -48,25 +48,40 @@ class History(dict[str, list[float]]):
 class _Totals:
     """Sums of loss and metrics over the samples seen so far."""
 
-    def __init__(self, metrics: dict[str, metric_functions.Metric], summed_loss: bool) -> None:
+    def __init__(self, metrics: dict[str, metric_functions.Metric], loss: Any) -> None:
         self.functions = list(metrics.items())
-        self.summed_loss = summed_loss
+        self.loss_function = loss
         self.samples = 0
-        self.loss = 0.0
+        self.loss = self.weight = 0.0
         self.right = [0.0] * len(self.functions)
 
     def add(self, loss: Any, output: np.ndarray, target: np.ndarray) -> None:
         count = len(target)
         self.samples += count
-        self.loss += float(loss) if self.summed_loss else float(loss) * count
+        if getattr(self.loss_function, "reduction", "mean") == "sum":
+            self.loss += float(loss)
+            self.weight += count
+        else:
+            weight = _weight(self.loss_function, target)
+            if weight > 0:  # else the batch's mean is 0 / 0
+                self.loss += float(loss) * weight
+                self.weight += weight
         for index, (_, function) in enumerate(self.functions):
             self.right[index] += function(output, target)
 
     def means(self) -> dict[str, float]:
-        logs = {"loss": self.loss / self.samples}
+        logs = {"loss": self.loss / self.weight if self.weight else math.nan}
         for (name, _), right in zip(self.functions, self.right, strict=True):
             logs[name] = right / self.samples
         return logs
+
+
+def _weight(loss: Any, target: np.ndarray) -> float:
+    """What a mean loss over this target was divided by, so that batches add up to the mean over all."""
+    if not isinstance(loss, (CrossEntropyLoss, NLLLoss)):
+        return float(len(target))
+    counted = np.asarray(target)[np.asarray(target) != loss.ignore_index]
+    return float(counted.size if loss.weight is None else loss.weight.numpy().astype(np.float64)[counted].sum())
 
 
 class Trainer:
@@ -236,7 +251,7 @@ class Trainer:
         return result
 
     def _totals(self) -> _Totals:
-        return _Totals(self.metrics, getattr(self.loss, "reduction", "mean") == "sum")
+        return _Totals(self.metrics, self.loss)
 
     def _annealing(self, epochs: int, initial_epoch: int) -> CosineAnnealingLR:
         for group in self.optimizer.param_groups:  # a second fit starts from the initial rate again

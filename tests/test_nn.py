@@ -256,3 +256,19 @@ def test_dlpack_with_pytorch():
     assert not model.weight.numpy().any()
     inputs = np.from_dlpack(torch.ones(2, 3))
     np.testing.assert_array_equal(model(inputs), np.tile(model.bias.numpy(), (2, 1)))
+
+
+@pytest.mark.parametrize("weight", [None, [1.0, 2.0, 5.0]])
+def test_evaluation_does_not_depend_on_the_batch_size(weight):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((30, 4)).astype(np.float32), rng.integers(0, 3, 30)
+    y[:12] = -100  # whole batches of 4 without a label
+    trainer = fc.Trainer(nn.Linear(4, 3), nn.CrossEntropyLoss(weight))
+    losses = [trainer.evaluate((x, y), batch_size=n)["loss"] for n in (4, 7, 30)]
+    np.testing.assert_allclose(losses, losses[-1], rtol=1e-5)
+
+
+def test_environment_flags(monkeypatch):
+    for value, on in (("1", True), ("0", False), ("", False)):
+        monkeypatch.setenv("FASTCNN_VERBOSE", value)
+        assert fc.config.flag("FASTCNN_VERBOSE") is on

@@ -34,8 +34,8 @@ class Program:
         self.arena = arena if arena is not None else _core.Arena()
         self.threads = config.get_num_threads()
         self.inputs, self.outputs, self.wrt = list(inputs), list(outputs), list(wrt)
-        self.eager = bool(os.environ.get("FASTCNN_EAGER"))
-        self.verbose = bool(os.environ.get("FASTCNN_VERBOSE"))
+        self.eager = config.flag("FASTCNN_EAGER")
+        self.verbose = config.flag("FASTCNN_VERBOSE")
         self._prepared = None
         self.update = None  # of a training step: what the optimizer must refresh before a run
         self._run_id = 0
