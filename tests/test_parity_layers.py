@@ -273,3 +273,22 @@ def test_more_loss_layers():
     weight = [1.0, 2.0, 0.5]
     want = torch.nn.NLLLoss(torch.tensor(weight))(tx, torch.tensor(target))
     np.testing.assert_allclose(float(nn.NLLLoss(weight)(x, target)), float(want), rtol=1e-5)
+
+
+@pytest.mark.parametrize("size, dilation", [(1, 2), (5, 6), (2, 3)])
+def test_max_pool_windows_that_see_only_padding_are_minus_infinity(size, dilation):
+    x = np.random.default_rng(0).normal(size=(2, 9, size)).astype(np.float32)
+    expected = TF.max_pool1d(torch.tensor(x), 2, 1, 1, dilation).numpy()
+    assert np.isneginf(expected).any()
+    np.testing.assert_array_equal(F.max_pool1d(x, 2, 1, 1, dilation), expected)
+    cube = x[..., None, None]
+    assert np.isneginf(F.max_pool3d(cube, (2, 1, 1), 1, (1, 0, 0), (dilation, 1, 1))[..., 0, 0]).sum() > 0
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.7, 1.3, 1.5, 2.2, 2.5])
+@pytest.mark.parametrize("size", [2, 3, 5, 8])
+def test_nearest_takes_the_pixels_that_pytorch_takes(size, factor):
+    for shape in [(1, 1, size), (1, 1, size, size), (1, 1, size, size, size)]:
+        x = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+        expected = TF.interpolate(torch.tensor(x), scale_factor=factor).numpy()
+        np.testing.assert_array_equal(F.interpolate(x, scale_factor=factor), expected)

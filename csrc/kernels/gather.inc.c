@@ -19,8 +19,12 @@ FC_DEFINE(gather_max) {
     for (int64_t item = lo; item < hi; item++) {
         int64_t plane = item / a->outs, j = item % a->outs, k = a->starts[j];
         const float *x = a->x + plane * a->ins * VW;
-        vec best = vload(x + a->index[k] * VW);
-        ivec where = iset((int32_t)a->index[k]);
+        vec best = vset(-__builtin_inff());
+        ivec where = iset(0);
+        if (k < a->starts[j + 1]) {
+            best = vload(x + a->index[k] * VW);
+            where = iset((int32_t)a->index[k]);
+        }
         for (k++; k < a->starts[j + 1]; k++)
             vmax_where(&best, &where, vload(x + a->index[k] * VW), iset((int32_t)a->index[k]));
         vstore(a->y + item * VW, best);
