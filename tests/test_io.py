@@ -1,5 +1,6 @@
 """Files: what is saved comes back, hostile and broken files change nothing."""
 
+import json
 import os
 
 import numpy as np
@@ -61,6 +62,52 @@ def test_every_truncation_is_a_named_error_and_changes_nothing(tmp_path):
             fc.load(path)
     for name, value in model.state_dict().items():
         np.testing.assert_array_equal(value, before[name])
+
+
+def test_every_byte_of_a_small_safetensors_file(tmp_path):
+    """Cut anywhere it is an error; a changed byte gives an error or other numbers, never another exception."""
+    path = tmp_path / "a.safetensors"
+    save_file({"w": np.arange(3, dtype=np.float32), "b": np.array(7)}, path)
+    whole = path.read_bytes()
+    assert fc.load_state(path)["b"] == 7
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(FileFormatError):
+            fc.load_state(path)
+    for at in range(len(whole)):
+        for new in (0, whole[at] ^ 1, 0xFF):
+            path.write_bytes(whole[:at] + bytes([new]) + whole[at + 1 :])
+            try:
+                fc.load_state(path)
+            except FileFormatError:
+                pass
+
+
+def test_half_floats_come_as_float32(tmp_path):
+    path = tmp_path / "a.safetensors"
+    half, wide = np.array([[1.5, -2]], np.float16), np.array([3.25, -1], np.float32)
+    header = {"h": ("F16", [1, 2], half), "b": ("BF16", [2], (wide.view(np.uint32) >> 16).astype(np.uint16))}
+    header |= {"n": ("I64", [], np.int64(5).reshape(())), "d": ("F64", [1], np.array([0.1]))}
+    spec, raw = {}, b""
+    for name, (kind, shape, array) in header.items():
+        spec[name] = {"dtype": kind, "shape": shape, "data_offsets": [len(raw), len(raw) + array.nbytes]}
+        raw += array.tobytes()
+    text = json.dumps(spec).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + raw)
+    got = fc.load_state(path)
+    assert {k: v.dtype.name for k, v in got.items()} == {"h": "float32", "b": "float32", "n": "int64", "d": "float64"}
+    assert got["h"].tolist() == half.tolist() and got["b"].tolist() == wide.tolist() and got["n"] == 5
+    model = nn.Linear(2, 1, bias=False)
+    fc.io.load_weights(model, _save(tmp_path, weight=half))
+    assert model.weight.numpy().tolist() == half.tolist()
+    path.write_bytes(path.read_bytes().replace(b'"I64"', b'"F8"') + b" ")
+    with pytest.raises(FileFormatError):
+        fc.load_state(path)
+
+
+def _save(folder, **arrays):
+    save_file(arrays, folder / "w.safetensors")
+    return folder / "w.safetensors"
 
 
 @pytest.mark.parametrize("name", ["os.system", "__import__", "Module", "Sequential.__init__", "nn.Linear"])

@@ -80,15 +80,16 @@ def load(path: PathLike) -> Module:
 def load_state(path: PathLike) -> dict[str, np.ndarray]:
     """The weights in a file, by name, for `model.load_state_dict`: safetensors, of fastcnn or not, or PyTorch's .pth.
 
-    Of a .pth file that holds more than a state dict, the entry "state_dict" or "model". FileFormatError for a file that
-    is damaged, or asks for anything but data.
+    Half floats (float16, bfloat16) come as float32, all else as it is in the file. Of a .pth file that holds more than
+    a state dict, the entry "state_dict", "model_state_dict" or "model". FileFormatError for a file that is damaged, or
+    asks for anything but data.
     """
     from . import torch_file
 
     if not torch_file.is_torch_file(Path(path)):
         return _weights(_read(path)[1])
     value = torch_file.read(Path(path))
-    for name in ("state_dict", "model"):
+    for name in ("state_dict", "model_state_dict", "model"):
         if isinstance(value, dict) and isinstance(value.get(name), dict):
             value = value[name]
     if not isinstance(value, dict):
@@ -100,16 +101,16 @@ def load_state(path: PathLike) -> dict[str, np.ndarray]:
 
 
 def load_weights(model: Module, path: PathLike) -> None:
-    """Fill the model with the weights of a safetensors file; names and shapes must all agree.
+    """Fill the model with the weights of a file that `load_state` reads; names and shapes must all agree.
 
     Raises FileFormatError, naming the differences, before anything of the model has changed.
     """
-    tensors = _read(path)[1]
+    state = load_state(path)
     try:
-        _match(model, tensors)
+        _match(model, state)
     except FileFormatError as error:
         raise FileFormatError(f"{path}: {error}") from None
-    model.load_state_dict(_weights(tensors))
+    model.load_state_dict(state)
 
 
 def read_info(path: PathLike) -> dict[str, Any]:
@@ -285,10 +286,13 @@ def _read(path: PathLike) -> tuple[dict[str, Any] | None, dict[str, np.ndarray]]
     try:
         with safe_open(os.fspath(path), framework="np") as file:
             text = (file.metadata() or {}).get(_KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            half = any(file.get_slice(name).get_dtype() in ("F16", "BF16") for name in file.keys())  # noqa: SIM118
+            tensors = {} if half else {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if half:
+            tensors = _read_half(path)
     except SafetensorError as error:
         raise FileFormatError(f"{path}: not a whole safetensors file: {error}") from None
-    except (TypeError, AttributeError, ValueError) as error:
+    except (TypeError, AttributeError, ValueError, KeyError) as error:
         raise FileFormatError(f"{path}: a tensor has a type NumPy lacks: {error}") from None
     if text is None:
         return None, tensors
@@ -302,6 +306,24 @@ def _read(path: PathLike) -> tuple[dict[str, Any] | None, dict[str, np.ndarray]]
     if number > FORMAT:
         raise FileFormatError(f"{path}: written in format {number} by a newer fastcnn; this one reads up to {FORMAT}")
     return header, tensors
+
+
+def _read_half(path: PathLike) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file with half floats in it, these as float32 (NumPy has no bfloat16)."""
+    from safetensors import deserialize
+
+    plain = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1", "BOOL": "?"}
+    tensors = {}
+    for name, part in deserialize(Path(path).read_bytes()):
+        data, kind = part["data"], part["dtype"]
+        if kind == "BF16":  # the upper half of a float32
+            array = (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+        elif kind == "F16":
+            array = np.frombuffer(data, "<f2").astype(np.float32)
+        else:
+            array = np.frombuffer(data, plain[kind]).copy()
+        tensors[name] = array.reshape(part["shape"])
+    return tensors
 
 
 def _write(path: PathLike, tensors: dict[str, np.ndarray], header: dict[str, Any]) -> None:
