@@ -12,7 +12,7 @@ typedef enum { FC_OK = 0, FC_NO_MEMORY = 1 } fc_status;
 enum {
     FC_RELU, FC_LEAKY_RELU, FC_ELU, FC_SIGMOID, FC_TANH, FC_EXP, FC_SCALE, FC_SHIFT, FC_SQRT, /* gradient from y */
     FC_CLAMP, FC_HARDTANH, FC_HARDSIGMOID, FC_HARDSWISH, FC_SILU, FC_GELU, FC_GELU_TANH, FC_SOFTPLUS, FC_MISH, FC_LOG,
-    FC_ABS, FC_SQUARE /* gradient from x */
+    FC_ABS, FC_SQUARE, FC_ERF /* gradient from x */
 };
 enum { FC_ADD, FC_SUB, FC_MUL, FC_DIV };
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from . import metrics as metrics
     from . import models as models
     from . import nn as nn
+    from . import onnx as onnx
     from . import optim as optim
     from . import random as random
     from . import viz as viz
@@ -58,7 +59,20 @@ _LAZY = {
     "compile_step": "step",
     "matmul": "functional",
 }
-_MODULES = {"callbacks", "data", "datasets", "functional", "io", "metrics", "models", "nn", "optim", "random", "viz"}
+_MODULES = {
+    "callbacks",
+    "data",
+    "datasets",
+    "functional",
+    "io",
+    "metrics",
+    "models",
+    "nn",
+    "onnx",
+    "optim",
+    "random",
+    "viz",
+}
 
 __all__ = [*_LAZY, *_MODULES, "__version__"]
 

@@ -78,6 +78,7 @@ FC_DEFINE(map) {
         case FC_LOG: EACH_VECTOR(r.count, x, x, y, vlog(p)); break;
         case FC_ABS: EACH_VECTOR(r.count, x, x, y, vabs(p)); break;
         case FC_SQUARE: EACH_VECTOR(r.count, x, x, y, p * p); break;
+        case FC_ERF: EACH_VECTOR(r.count, x, x, y, verf(p)); break;
         default: EACH_VECTOR(r.count, x, x, y, p + alpha); break;
         }
     }
@@ -120,6 +121,7 @@ FC_DEFINE(map_bwd) {
         case FC_LOG: EACH_VECTOR(r.count, s, dy, dx, q / p); break;
         case FC_ABS: EACH_VECTOR(r.count, s, dy, dx, where((ivec)(p > zero), q) - where((ivec)(p < zero), q)); break;
         case FC_SQUARE: EACH_VECTOR(r.count, s, dy, dx, 2.0f * p * q); break;
+        case FC_ERF: EACH_VECTOR(r.count, s, dy, dx, q * 1.12837917f * vexp(-p * p)); break;
         default: EACH_VECTOR(r.count, dy, dy, dx, q); break;
         }
     }

@@ -126,4 +126,16 @@ INLINE vec vnormal_cdf(vec x) {
     return vselect((ivec)(x > vset(0.0f)), 1.0f - tail, tail);
 }
 
+/* The error function: 2 * Phi(x * sqrt 2) - 1, or near 0 its power series, to x^13. */
+INLINE vec verf(vec x) {
+    vec s = x * x, p = s * 1.20553330e-04f - 8.54832701e-04f;
+    p = p * s + 5.22397763e-03f;
+    p = p * s - 2.68661706e-02f;
+    p = p * s + 1.12837917e-01f;
+    p = p * s - 3.76126389e-01f;
+    p = p * s + 1.12837917f;
+    vec far = 2.0f * vnormal_cdf(x * 1.41421356f) - 1.0f;
+    return vselect((ivec)(vabs(x) < vset(0.5f)), p * x, far);
+}
+
 #endif

@@ -26,7 +26,7 @@ from .activation import (
     softsign,
     tanh,
 )
-from .arithmetic import abs, arithmetic, exp, log, mean, pow, sqrt, square, sum, var
+from .arithmetic import abs, arithmetic, erf, exp, log, mean, pow, sqrt, square, sum, var
 from .conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
 from .dropout import dropout, dropout2d, stochastic_depth
 from .linear import linear, matmul
@@ -108,6 +108,7 @@ __all__ = [
     "dropout",
     "dropout2d",
     "elu",
+    "erf",
     "exp",
     "expand",
     "flatten",

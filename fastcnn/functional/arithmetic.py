@@ -109,7 +109,8 @@ def square(x):
 
 @operation("x")
 def pow(x, exponent):
-    """x to the power of a number: 2, 0.5, -0.5, -1 and 1 exactly, others as exp(exponent * log(x)) for x > 0."""
+    """x to the power of a number: whole ones from -16 to 16, 0.5 and -0.5 for any x; others, for x > 0 only (else NaN),
+    as exp(exponent * log(x))."""
     exact = {
         1: lambda: x,
         2: lambda: map_(x, "square"),
@@ -117,4 +118,21 @@ def pow(x, exponent):
         -0.5: lambda: 1.0 / map_(x, "sqrt"),
         -1: lambda: 1.0 / x,
     }.get(exponent)
+    if exact is None and exponent == int(exponent) and 0 < math.fabs(exponent) <= 16:
+        power = _whole_power(x, int(math.fabs(exponent)))
+        return power if exponent > 0 else 1.0 / power
     return exact() if exact else map_(map_(map_(x, "log"), "scale", exponent), "exp")
+
+
+def _whole_power(x, n):
+    """By squaring."""
+    if n == 1:
+        return x
+    half = map_(_whole_power(x, n // 2), "square")
+    return half * x if n % 2 else half
+
+
+@operation("x")
+def erf(x):
+    """The error function, 2 / sqrt(pi) times the integral of exp(-t * t) from 0 to x."""
+    return map_(x, "erf")

@@ -46,7 +46,8 @@ def interpolate(x, size=None, scale_factor=None, mode="nearest", align_corners=N
     axes = tuple(
         windows.interpolation(n, out, factor, kind, bool(align_corners)) for n, out, factor in zip(sizes, outs, factors)
     )
-    return add_node(OPS["gather_sum"], [x], table=gather.separable(tuple(sizes), axes))
+    table = gather.separable(tuple(sizes), axes)
+    return add_node(OPS["gather_sum"], [x], table=table, resize=(kind, bool(align_corners), factors))
 
 
 @operation("x")

@@ -10,7 +10,7 @@ from .base import OPS, Op, check_float
 FROM_OUTPUT = ("relu", "leaky_relu", "elu", "sigmoid", "tanh", "exp", "scale", "shift", "sqrt")
 FROM_INPUT = (
     "clamp", "hardtanh", "hardsigmoid", "hardswish", "silu", "gelu", "gelu_tanh", "softplus", "mish", "log", "abs",
-    "square",
+    "square", "erf",
 )  # fmt: skip
 KINDS = FROM_OUTPUT + FROM_INPUT
 

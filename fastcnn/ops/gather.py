@@ -17,8 +17,11 @@ from .pool import blocked
 class Table:
     """For each of `outs` pixels, the `ins` pixels that it reads: index[starts[j]:starts[j + 1]], and their weights.
 
-    `shape` is the spatial shape that the outs form. Tables are compared and hashed by content.
+    `shape` is the spatial shape that the outs form; `axes`, of a table made by `separable`, its one-dimensional ones.
+    Tables are compared and hashed by content.
     """
+
+    axes: tuple = ()
 
     def __init__(self, ins: int, shape: tuple[int, ...], starts, index, weights=None):
         self.ins, self.shape, self.outs = int(ins), tuple(shape), math.prod(shape)
@@ -58,7 +61,9 @@ def separable(sizes: tuple[int, ...], axes: tuple[tuple[tuple[tuple[int, float],
             index.append(sum(i * step for (i, _), step in zip(taps, steps)))
             weights.append(math.prod(weight for _, weight in taps))
         starts.append(len(index))
-    return Table(math.prod(sizes), tuple(len(axis) for axis in axes), starts, index, weights)
+    table = Table(math.prod(sizes), tuple(len(axis) for axis in axes), starts, index, weights)
+    table.axes = axes
+    return table
 
 
 def _dense(b, symbol, layout):
@@ -83,7 +88,8 @@ def _spatial(name, x, table):
 
 
 class GatherSum(Op):
-    """x (N, C, *in) through attrs table: (N, C, *table.shape)."""
+    """x (N, C, *in) through attrs table: (N, C, *table.shape). attrs resize, of interpolation, says how it was meant:
+    (mode, align_corners, the factor given or None per axis)."""
 
     name = "gather_sum"
 
