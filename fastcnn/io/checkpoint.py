@@ -50,7 +50,7 @@ def load(path: PathLike) -> Module:
 
     Raises FileFormatError if the file is damaged, not fastcnn's, or holds weights only.
     """
-    from .. import models  # noqa: F401 - puts its classes into the registry
+    from .. import models, onnx  # noqa: F401 - they put their classes into the registry
     from ..nn.registry import build
 
     header, tensors = _read(path)

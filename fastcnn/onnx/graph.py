@@ -50,6 +50,12 @@ def unpack(value: Any, what: str) -> np.ndarray:
         raise ValueError(f"OnnxModel: {what} is not an array: {error}") from None
 
 
+def filled(value: Any, shape: np.ndarray) -> np.ndarray:
+    """What ConstantOfShape gives for its attribute and input."""
+    number = np.zeros(1, np.float32) if value is None else unpack(value, "value")
+    return np.full(tuple(int(d) for d in shape), number.reshape(-1)[0], number.dtype)
+
+
 def plain(array: np.ndarray, what: str) -> np.ndarray:
     """An array of one of DTYPES: floats become float32, integers int64."""
     if array.dtype.kind == "f":
@@ -81,6 +87,9 @@ def read(onnx: Any, proto: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             raise ValueError(f"node {name} is of operator {node.domain}.{node.op_type}, which is not supported")
         if node.op_type == "Constant":
             arrays[node.output[0]] = _constant(attributes, name)
+        elif node.op_type == "ConstantOfShape" and node.input[0] in arrays:
+            arrays[node.output[0]] = filled(attributes.get("value"), arrays[node.input[0]])
+            learnable.add(node.output[0])
         else:
             nodes.append([node.op_type, name, list(node.input), list(node.output), attributes])
     inputs = [[v.name, _rank(onnx, v)] for v in graph.input if v.name not in arrays]

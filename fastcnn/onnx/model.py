@@ -10,7 +10,7 @@ from ..graph.trace import Symbol, leaf, module_path
 from ..nn.module import Buffer, Module, Parameter
 from ..nn.registry import register
 from . import graph as plain_graph
-from .operators import OPERATORS, Call, on_constants
+from .operators import OPERATORS, Call, known, on_constants
 
 
 @register
@@ -73,10 +73,11 @@ def _symbol(value: Any) -> Symbol:
 
 
 def _run(call: Call) -> tuple[Any, ...]:
-    known = [value for value in call.raw if value is not None]
-    arrays = [v for v in known if isinstance(v, np.ndarray)]
+    constant = all(value is None or isinstance(value, np.ndarray) for value in call.raw)
     try:
-        result = on_constants(call) if len(arrays) == len(known) else None
+        result = on_constants(call) if constant else None
+        if result is None and call.kind not in OPERATORS:
+            raise ValueError(f"{call.place}: only supported where its inputs are known when the graph is built")
         if result is None:
             result = OPERATORS[call.kind](call, *(leaf(v) if isinstance(v, Parameter) else v for v in call.raw))
     except (ValueError, TypeError, IndexError, NotImplementedError) as error:
@@ -110,7 +111,7 @@ def _checked(graph: Any) -> dict[str, Any]:
     )  # fmt: skip
     if not right:
         raise ValueError("OnnxModel: the graph is malformed")
-    missing = [f"{kind} (node {name})" for kind, name, *_ in graph["nodes"] if kind not in OPERATORS]
+    missing = [f"{kind} (node {name})" for kind, name, *_ in graph["nodes"] if not known(kind)]
     if missing:
         more = f", and {len(missing) - 8} more nodes" if len(missing) > 8 else ""
         raise ValueError(

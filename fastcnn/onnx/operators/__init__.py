@@ -6,12 +6,13 @@ into is computed with NumPy while the graph is built (constants.py).
 
 from . import elementwise, loss, normalization, product, reduction, resize, shape, window
 from .call import OPERATORS, Call
-from .constants import on_constants
+from .constants import known, on_constants
 
 __all__ = [
     "OPERATORS",
     "Call",
     "elementwise",
+    "known",
     "loss",
     "normalization",
     "on_constants",

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .call import Call
+from ..graph import filled
+from .call import OPERATORS, Call
 
 _ARITHMETIC: dict[str, Callable[..., Any]] = {
     "Abs": np.abs, "Add": np.add, "And": np.logical_and, "Ceil": np.ceil, "Equal": np.equal, "Floor": np.floor,
@@ -55,14 +56,6 @@ def _cast(call: Call, x: Any) -> Any:
     return x.astype(_KINDS[call.get("to")])
 
 
-def _constant_of_shape(call: Call, shape: Any) -> Any:
-    from ..graph import unpack
-
-    value = call.get("value")
-    number = np.zeros(1, np.float32) if value is None else unpack(value, "value")
-    return np.full(tuple(int(d) for d in shape), number.reshape(-1)[0], number.dtype)
-
-
 def _slice(call: Call, x: Any, *parts: Any) -> Any:
     from .shape import slices
 
@@ -72,7 +65,7 @@ def _slice(call: Call, x: Any, *parts: Any) -> Any:
 _STRUCTURE: dict[str, Callable[..., Any]] = {
     "Cast": _cast,
     "Concat": lambda call, *xs: np.concatenate([np.atleast_1d(x) for x in xs], call.axis(call.get("axis"), xs[0].ndim)),
-    "ConstantOfShape": _constant_of_shape,
+    "ConstantOfShape": lambda call, shape: filled(call.get("value"), shape),
     "Div": _div,
     "Expand": lambda call, x, shape: x * np.ones(tuple(shape), x.dtype),
     "Gather": lambda call, x, index: np.asarray(np.take(x, index, call.axis(call.get("axis", 0), x.ndim))),
@@ -86,3 +79,8 @@ _STRUCTURE: dict[str, Callable[..., Any]] = {
     "Tile": lambda call, x, repeats: np.tile(x, tuple(repeats)),
     "Transpose": lambda call, x: np.transpose(x, call.get("perm")),
 }
+
+
+def known(kind: str) -> bool:
+    """Whether fastcnn has the operator, be it for constants only."""
+    return kind in OPERATORS or kind in _ARITHMETIC or kind in _STRUCTURE

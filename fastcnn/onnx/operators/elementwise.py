@@ -15,8 +15,8 @@ from .call import OPERATORS, Call, operator
 from .shape import reshaped
 
 _PLAIN = {
-    "Abs": F.abs, "Erf": F.erf, "Exp": F.exp, "HardSwish": F.hardswish, "Log": F.log, "Mish": F.mish, "Neg": lambda x: -x,
-    "Reciprocal": lambda x: 1.0 / x, "Relu": F.relu, "Sigmoid": F.sigmoid,
+    "Abs": F.abs, "Erf": F.erf, "Exp": F.exp, "HardSwish": F.hardswish, "Log": F.log, "Mish": F.mish,
+    "Neg": lambda x: -x, "Reciprocal": lambda x: 1.0 / x, "Relu": F.relu, "Sigmoid": F.sigmoid,
     "Softplus": lambda x: F.softplus(x, 1.0, 88.0), "Softsign": F.softsign, "Sqrt": F.sqrt, "Tanh": F.tanh,
 }  # fmt: skip
 for _name, _function in _PLAIN.items():
