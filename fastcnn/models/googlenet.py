@@ -140,5 +140,8 @@ class GoogLeNet(Configured, nn.Module):
 
 @pretrained(GoogLeNet_Weights)
 def googlenet(**kwargs: Any) -> GoogLeNet:
-    """GoogLeNet: 13,004,888 parameters with its auxiliary heads, 6,624,904 without."""
+    """GoogLeNet: 13,004,888 parameters with its auxiliary heads, 6,624,904 without.
+
+    With published weights aux_logits is False (nobody trained those heads) and transform_input True by default.
+    """
     return GoogLeNet(**kwargs)

@@ -193,5 +193,8 @@ class Inception3(Configured, nn.Module):
 
 @pretrained(Inception_V3_Weights)
 def inception_v3(**kwargs: Any) -> Inception3:
-    """Inception v3: 27,161,264 parameters with its auxiliary head, 23,834,568 without."""
+    """Inception v3: 27,161,264 parameters with its auxiliary head, 23,834,568 without.
+
+    With published weights transform_input is True by default.
+    """
     return Inception3(**kwargs)

@@ -100,7 +100,10 @@ class UNet(Configured, nn.Module):
 
 @pretrained(FCN_ResNet50_Weights)
 def fcn_resnet50(**kwargs: Any) -> FCN:
-    """FCN on a dilated ResNet-50: 32,957,013 parameters for 21 classes (35,322,218 with the auxiliary head)."""
+    """FCN on a dilated ResNet-50: 32,957,013 parameters for 21 classes (35,322,218 with the auxiliary head).
+
+    With published weights aux_loss is True by default.
+    """
     return FCN(**kwargs)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import re
 import warnings
@@ -20,6 +21,8 @@ SUFFIXES = (".pth", ".pt", ".safetensors")
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.", "aux_classifier.")  # heads that a model can be built without
 _HASH = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
 _OLD_DENSENET = re.compile(r"(\.denselayer\d+\.(?:norm|conv))\.([12]\.)")
+_KEYWORDS = """weights: a member of {}, its name, or the path of a .pth, .pt or .safetensors file.
+progress: show a download's on a terminal. kwargs: the class's arguments."""
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -150,8 +153,10 @@ def pretrained(published: type[WeightsEnum]) -> Callable[[Callable[..., M]], Cal
                 warnings.warn(message, UserWarning, stacklevel=2)
             return model
 
-        for name in ("__module__", "__name__", "__qualname__", "__doc__"):
+        for name in ("__module__", "__name__", "__qualname__"):
             setattr(build, name, getattr(make, name))
+        build.__doc__ = f"{inspect.cleandoc(make.__doc__ or '')}\n\n{_KEYWORDS.format(published.__name__)}"
+        build.__annotations__["return"] = make.__annotations__.get("return", "nn.Module")
         build.weights_enum = published  # type: ignore[attr-defined]
         return build
 
