@@ -78,6 +78,24 @@ def test_parameters_are_those_of_the_file(name):
         assert sum(p.size for p in model.parameters()) == enum.DEFAULT.meta["num_params"]
 
 
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_arrays_are_those_of_torchvisions_network(name, torchvision):
+    import torch
+
+    heads = {"fcn_resnet50": "aux_loss", "googlenet": "aux_logits", "inception_v3": "aux_logits"}
+    options = {heads[name]: True} if name in heads else {}
+    with nn.init.skip():
+        ours = models.get_model(name, **options)
+    if name == "fcn_resnet50":
+        options["weights_backbone"] = None
+    elif name in heads:
+        options["init_weights"] = False
+    with torch.device("meta"):
+        theirs = torchvision.get_model(name, **options)
+    shapes = {key: tuple(value.shape) for key, value in theirs.state_dict().items()}
+    assert {key: value.shape for key, value in ours._named_state()} == shapes
+
+
 def test_lookup_by_name():
     weights = models.ResNet50_Weights.IMAGENET1K_V2
     assert models.ResNet50_Weights.DEFAULT is weights and repr(weights) == "ResNet50_Weights.IMAGENET1K_V2"
