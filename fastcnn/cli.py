@@ -151,9 +151,8 @@ def _model_maker(name: str) -> Any:
     """The function of `models` with this name."""
     from . import models
 
-    makers = [n for n in models.__all__ if n.islower() and n not in ("input_shape", "replace_head")]
-    if name not in makers:
-        raise ValueError(f"unknown model {name!r}; there are {', '.join(makers)}")
+    if name not in models.list_models():
+        raise ValueError(f"unknown model {name!r}; there are {', '.join(models.list_models())}")
     return getattr(models, name)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..io.errors import FileFormatError
+from . import download as downloading
 from .dataset import Dataset
 from .download import DownloadError, fetch_gzip
 from .idx import read_idx
@@ -43,8 +44,8 @@ def mnist(root: str | os.PathLike[str] | None = None, download: bool = True) -> 
     """(train, test): 60,000 and 10,000 images 1 x 28 x 28 of handwritten digits, labels 0..9.
 
     The four IDX files, gzipped or not, are looked for in `root`, then in the cache: FASTCNN_DATA, or
-    ~/.cache/fastcnn/mnist. What is missing is downloaded (unless download=False) into `root`, or
-    into the cache if no root was given. Images stay uint8 in memory (55 MB); batches are
+    mnist/ in FASTCNN_HOME or ~/.cache/fastcnn. What is missing is downloaded (unless download=False) into
+    `root`, or into the cache if no root was given. Images stay uint8 in memory (55 MB); batches are
     (pixel / 255 - MEAN) / STD.
     Raises FileNotFoundError (download=False), DownloadError or FileFormatError.
     """
@@ -56,8 +57,7 @@ def cache_dir() -> Path:
     """Where MNIST is kept when no folder is named."""
     if os.environ.get("FASTCNN_DATA"):
         return Path(os.environ["FASTCNN_DATA"]).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "fastcnn" / "mnist"
+    return downloading.cache_dir("mnist")
 
 
 def _locate(root: str | os.PathLike[str] | None, download: bool) -> dict[str, Path]:

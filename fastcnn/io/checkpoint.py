@@ -105,7 +105,12 @@ def load_weights(model: Module, path: PathLike) -> None:
 
     Raises FileFormatError, naming the differences, before anything of the model has changed.
     """
-    state = load_state(path)
+    put(model, load_state(path), path)
+
+
+def put(model: Module, state: dict[str, np.ndarray], path: PathLike) -> None:
+    """Fill the model with exactly these arrays, which came from `path`; FileFormatError, and nothing changed, if they
+    do not fit."""
     try:
         _match(model, state)
     except FileFormatError as error:
@@ -263,7 +268,7 @@ def _weights(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _match(model: Module, tensors: dict[str, np.ndarray]) -> None:
     """FileFormatError unless the file's weights are exactly the model's, by name and shape."""
-    have = {name: np.shape(value) for name, value in model.state_dict().items()}
+    have = {name: value.shape for name, value in model._named_state()}
     weights = _weights(tensors)
     wrong = [f"{name} is missing in the file" for name in have if name not in weights]
     wrong += [f"{name} is not in the model" for name in weights if name not in have]

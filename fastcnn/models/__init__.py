@@ -1,6 +1,7 @@
 """Ready-made networks: torchvision's names, constructor arguments and state-dict keys where it has them."""
 
 from fastcnn.models.alexnet import AlexNet, AlexNet2012, alexnet, alexnet_2012
+from fastcnn.models.api import get_model, get_model_builder, get_model_weights, get_weight, list_models
 from fastcnn.models.densenet import DenseNet, densenet121
 from fastcnn.models.efficientnet import EfficientNet, efficientnet_b0
 from fastcnn.models.finetune import replace_head
@@ -26,6 +27,33 @@ from fastcnn.models.resnet import (
 from fastcnn.models.segmentation import FCN, UNet, fcn_resnet50, unet
 from fastcnn.models.squeezenet import SqueezeNet, squeezenet1_1
 from fastcnn.models.vgg import VGG, vgg11, vgg11_bn, vgg13, vgg13_bn, vgg16, vgg16_bn, vgg19, vgg19_bn
+from fastcnn.models.weights import Weights, WeightsEnum
+from fastcnn.models.weights_table import (
+    AlexNet_Weights,
+    DenseNet121_Weights,
+    EfficientNet_B0_Weights,
+    FCN_ResNet50_Weights,
+    GoogLeNet_Weights,
+    Inception_V3_Weights,
+    MobileNet_V2_Weights,
+    MobileNet_V3_Small_Weights,
+    ResNet18_Weights,
+    ResNet34_Weights,
+    ResNet50_Weights,
+    ResNet101_Weights,
+    ResNet152_Weights,
+    ResNeXt50_32X4D_Weights,
+    SqueezeNet1_1_Weights,
+    VGG11_BN_Weights,
+    VGG11_Weights,
+    VGG13_BN_Weights,
+    VGG13_Weights,
+    VGG16_BN_Weights,
+    VGG16_Weights,
+    VGG19_BN_Weights,
+    VGG19_Weights,
+    Wide_ResNet50_2_Weights,
+)
 
 # (channels, height, width) of an image, for the models made for another size than ImageNet's
 _SHAPES = {
@@ -47,23 +75,49 @@ def input_shape(name: str) -> tuple[int, ...]:
 __all__ = [
     "AlexNet",
     "AlexNet2012",
+    "AlexNet_Weights",
     "CifarResNet",
     "DenseNet",
+    "DenseNet121_Weights",
     "EfficientNet",
+    "EfficientNet_B0_Weights",
     "FCN",
+    "FCN_ResNet50_Weights",
     "GoogLeNet",
+    "GoogLeNet_Weights",
     "Highway",
     "Inception3",
+    "Inception_V3_Weights",
     "KerasCNN",
     "LeNet5",
     "LeNet5of1998",
     "MLP",
     "MobileNetV2",
     "MobileNetV3Small",
+    "MobileNet_V2_Weights",
+    "MobileNet_V3_Small_Weights",
+    "ResNeXt50_32X4D_Weights",
     "ResNet",
+    "ResNet101_Weights",
+    "ResNet152_Weights",
+    "ResNet18_Weights",
+    "ResNet34_Weights",
+    "ResNet50_Weights",
     "SqueezeNet",
+    "SqueezeNet1_1_Weights",
     "UNet",
     "VGG",
+    "VGG11_BN_Weights",
+    "VGG11_Weights",
+    "VGG13_BN_Weights",
+    "VGG13_Weights",
+    "VGG16_BN_Weights",
+    "VGG16_Weights",
+    "VGG19_BN_Weights",
+    "VGG19_Weights",
+    "Weights",
+    "WeightsEnum",
+    "Wide_ResNet50_2_Weights",
     "alexnet",
     "alexnet_2012",
     "cifar_resnet20",
@@ -71,6 +125,10 @@ __all__ = [
     "densenet121",
     "efficientnet_b0",
     "fcn_resnet50",
+    "get_model",
+    "get_model_builder",
+    "get_model_weights",
+    "get_weight",
     "googlenet",
     "highway",
     "inception_v3",
@@ -78,6 +136,7 @@ __all__ = [
     "keras_cnn",
     "lenet5",
     "lenet5_1998",
+    "list_models",
     "mlp",
     "mobilenet_v2",
     "mobilenet_v3_small",

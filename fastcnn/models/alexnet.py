@@ -6,6 +6,8 @@ from typing import Any
 
 import fastcnn.functional as F
 from fastcnn import nn
+from fastcnn.models.weights import pretrained
+from fastcnn.models.weights_table import AlexNet_Weights
 from fastcnn.nn.registry import Configured, register
 
 
@@ -99,6 +101,7 @@ class AlexNet2012(Configured, nn.Module):
         return self.classifier(F.flatten(self.features(x), 1))
 
 
+@pretrained(AlexNet_Weights)
 def alexnet(**kwargs: Any) -> AlexNet:
     """AlexNet as torchvision has it: 61,100,840 parameters."""
     return AlexNet(**kwargs)

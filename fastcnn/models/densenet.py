@@ -7,6 +7,8 @@ from typing import Any
 
 import fastcnn.functional as F
 from fastcnn import nn
+from fastcnn.models.weights import pretrained
+from fastcnn.models.weights_table import DenseNet121_Weights
 from fastcnn.nn.registry import Configured, register
 
 
@@ -103,6 +105,7 @@ class DenseNet(Configured, nn.Module):
         return self.classifier(F.flatten(x, 1))
 
 
+@pretrained(DenseNet121_Weights)
 def densenet121(**kwargs: Any) -> DenseNet:
     """DenseNet-121: 7,978,856 parameters."""
     return DenseNet(**kwargs)

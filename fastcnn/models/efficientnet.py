@@ -9,6 +9,8 @@ import fastcnn.functional as F
 from fastcnn import nn
 from fastcnn.models.blocks import ConvNormActivation, SqueezeExcitation
 from fastcnn.models.start import start_convolutions
+from fastcnn.models.weights import pretrained
+from fastcnn.models.weights_table import EfficientNet_B0_Weights
 from fastcnn.nn.registry import Configured, register
 
 
@@ -71,6 +73,7 @@ class EfficientNet(Configured, nn.Module):
         return self.classifier(F.flatten(self.avgpool(self.features(x)), 1))
 
 
+@pretrained(EfficientNet_B0_Weights)
 def efficientnet_b0(**kwargs: Any) -> EfficientNet:
     """EfficientNet-B0: 5,288,548 parameters."""
     return EfficientNet(**kwargs)

@@ -7,6 +7,8 @@ from typing import Any
 
 import fastcnn.functional as F
 from fastcnn import nn
+from fastcnn.models.weights import pretrained
+from fastcnn.models.weights_table import GoogLeNet_Weights
 from fastcnn.nn.registry import Configured, register
 
 GoogLeNetOutputs = namedtuple("GoogLeNetOutputs", ["logits", "aux_logits2", "aux_logits1"])
@@ -136,6 +138,10 @@ class GoogLeNet(Configured, nn.Module):
         return GoogLeNetOutputs(x, second, first) if auxiliary else x
 
 
+@pretrained(GoogLeNet_Weights)
 def googlenet(**kwargs: Any) -> GoogLeNet:
-    """GoogLeNet: 13,004,888 parameters with its auxiliary heads, 6,624,904 without."""
+    """GoogLeNet: 13,004,888 parameters with its auxiliary heads, 6,624,904 without.
+
+    With published weights aux_logits is False (nobody trained those heads) and transform_input True by default.
+    """
     return GoogLeNet(**kwargs)

@@ -8,6 +8,8 @@ from typing import Any
 import fastcnn.functional as F
 from fastcnn import nn
 from fastcnn.models.googlenet import BasicConv2d, scale_as_inception, start_truncated
+from fastcnn.models.weights import pretrained
+from fastcnn.models.weights_table import Inception_V3_Weights
 from fastcnn.nn.registry import Configured, register
 
 InceptionOutputs = namedtuple("InceptionOutputs", ["logits", "aux_logits"])
@@ -189,6 +191,10 @@ class Inception3(Configured, nn.Module):
         return x if auxiliary is None else InceptionOutputs(x, auxiliary)
 
 
+@pretrained(Inception_V3_Weights)
 def inception_v3(**kwargs: Any) -> Inception3:
-    """Inception v3: 27,161,264 parameters with its auxiliary head, 23,834,568 without."""
+    """Inception v3: 27,161,264 parameters with its auxiliary head, 23,834,568 without.
+
+    With published weights transform_input is True by default.
+    """
     return Inception3(**kwargs)

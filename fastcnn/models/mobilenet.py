@@ -9,6 +9,11 @@ import fastcnn.functional as F
 from fastcnn import nn
 from fastcnn.models.blocks import ConvNormActivation, SqueezeExcitation, make_divisible
 from fastcnn.models.start import start_convolutions
+from fastcnn.models.weights import pretrained
+from fastcnn.models.weights_table import (
+    MobileNet_V2_Weights,
+    MobileNet_V3_Small_Weights,
+)
 from fastcnn.nn.registry import Configured, register
 
 
@@ -135,11 +140,13 @@ class MobileNetV3Small(Configured, nn.Module):
         return self.classifier(F.flatten(self.avgpool(self.features(x)), 1))
 
 
+@pretrained(MobileNet_V2_Weights)
 def mobilenet_v2(**kwargs: Any) -> MobileNetV2:
     """MobileNetV2: 3,504,872 parameters."""
     return MobileNetV2(**kwargs)
 
 
+@pretrained(MobileNet_V3_Small_Weights)
 def mobilenet_v3_small(**kwargs: Any) -> MobileNetV3Small:
     """MobileNetV3 small: 2,542,856 parameters."""
     return MobileNetV3Small(**kwargs)

@@ -11,6 +11,16 @@ from typing import Any
 import fastcnn.functional as F
 from fastcnn import nn
 from fastcnn.models.start import start_convolutions
+from fastcnn.models.weights import pretrained
+from fastcnn.models.weights_table import (
+    ResNet18_Weights,
+    ResNet34_Weights,
+    ResNet50_Weights,
+    ResNet101_Weights,
+    ResNet152_Weights,
+    ResNeXt50_32X4D_Weights,
+    Wide_ResNet50_2_Weights,
+)
 from fastcnn.nn.registry import Configured, register
 
 
@@ -198,36 +208,43 @@ class CifarResNet(Configured, nn.Module):
         return self.fc(F.flatten(self.avgpool(x), 1))
 
 
+@pretrained(ResNet18_Weights)
 def resnet18(**kwargs: Any) -> ResNet:
     """ResNet-18: 11,689,512 parameters."""
     return ResNet(BasicBlock, (2, 2, 2, 2), **kwargs)
 
 
+@pretrained(ResNet34_Weights)
 def resnet34(**kwargs: Any) -> ResNet:
     """ResNet-34: 21,797,672 parameters."""
     return ResNet(BasicBlock, (3, 4, 6, 3), **kwargs)
 
 
+@pretrained(ResNet50_Weights)
 def resnet50(**kwargs: Any) -> ResNet:
     """ResNet-50: 25,557,032 parameters."""
     return ResNet(Bottleneck, (3, 4, 6, 3), **kwargs)
 
 
+@pretrained(ResNet101_Weights)
 def resnet101(**kwargs: Any) -> ResNet:
     """ResNet-101: 44,549,160 parameters."""
     return ResNet(Bottleneck, (3, 4, 23, 3), **kwargs)
 
 
+@pretrained(ResNet152_Weights)
 def resnet152(**kwargs: Any) -> ResNet:
     """ResNet-152: 60,192,808 parameters."""
     return ResNet(Bottleneck, (3, 8, 36, 3), **kwargs)
 
 
+@pretrained(ResNeXt50_32X4D_Weights)
 def resnext50_32x4d(**kwargs: Any) -> ResNet:
     """ResNeXt-50, 32 groups of 4 channels: 25,028,904 parameters."""
     return ResNet(Bottleneck, (3, 4, 6, 3), **{"groups": 32, "width_per_group": 4, **kwargs})
 
 
+@pretrained(Wide_ResNet50_2_Weights)
 def wide_resnet50_2(**kwargs: Any) -> ResNet:
     """ResNet-50 with twice the width inside its blocks: 68,883,240 parameters."""
     return ResNet(Bottleneck, (3, 4, 6, 3), **{"width_per_group": 128, **kwargs})

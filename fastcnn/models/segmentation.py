@@ -7,6 +7,8 @@ from typing import Any
 import fastcnn.functional as F
 from fastcnn import nn
 from fastcnn.models.resnet import resnet50
+from fastcnn.models.weights import pretrained
+from fastcnn.models.weights_table import FCN_ResNet50_Weights
 from fastcnn.nn.registry import Configured, register
 
 
@@ -96,8 +98,12 @@ class UNet(Configured, nn.Module):
         return self.head(x)
 
 
+@pretrained(FCN_ResNet50_Weights)
 def fcn_resnet50(**kwargs: Any) -> FCN:
-    """FCN on a dilated ResNet-50: 32,957,013 parameters for 21 classes (35,322,218 with the auxiliary head)."""
+    """FCN on a dilated ResNet-50: 32,957,013 parameters for 21 classes (35,322,218 with the auxiliary head).
+
+    With published weights aux_loss is True by default.
+    """
     return FCN(**kwargs)
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import fastcnn.functional as F
 from fastcnn import nn
+from fastcnn.models.weights import pretrained
+from fastcnn.models.weights_table import SqueezeNet1_1_Weights
 from fastcnn.nn.registry import Configured, register
 
 
@@ -63,6 +65,7 @@ class SqueezeNet(Configured, nn.Module):
         return F.flatten(self.classifier(self.features(x)), 1)
 
 
+@pretrained(SqueezeNet1_1_Weights)
 def squeezenet1_1(**kwargs: Any) -> SqueezeNet:
     """SqueezeNet 1.1: 1,235,496 parameters."""
     return SqueezeNet(**kwargs)

@@ -7,6 +7,17 @@ from typing import Any
 import fastcnn.functional as F
 from fastcnn import nn
 from fastcnn.models.start import start_convolutions
+from fastcnn.models.weights import pretrained
+from fastcnn.models.weights_table import (
+    VGG11_BN_Weights,
+    VGG11_Weights,
+    VGG13_BN_Weights,
+    VGG13_Weights,
+    VGG16_BN_Weights,
+    VGG16_Weights,
+    VGG19_BN_Weights,
+    VGG19_Weights,
+)
 from fastcnn.nn.registry import Configured, register
 
 # output channels of the 3x3 convolutions of each stage; a 2x2 max pooling ends a stage
@@ -64,41 +75,49 @@ class VGG(Configured, nn.Module):
         return self.classifier(F.flatten(self.avgpool(self.features(x)), 1))
 
 
+@pretrained(VGG11_Weights)
 def vgg11(**kwargs: Any) -> VGG:
     """VGG-11: 132,863,336 parameters."""
     return VGG("A", **kwargs)
 
 
+@pretrained(VGG11_BN_Weights)
 def vgg11_bn(**kwargs: Any) -> VGG:
     """VGG-11 with batch normalisation: 132,868,840 parameters."""
     return VGG("A", True, **kwargs)
 
 
+@pretrained(VGG13_Weights)
 def vgg13(**kwargs: Any) -> VGG:
     """VGG-13: 133,047,848 parameters."""
     return VGG("B", **kwargs)
 
 
+@pretrained(VGG13_BN_Weights)
 def vgg13_bn(**kwargs: Any) -> VGG:
     """VGG-13 with batch normalisation: 133,053,736 parameters."""
     return VGG("B", True, **kwargs)
 
 
+@pretrained(VGG16_Weights)
 def vgg16(**kwargs: Any) -> VGG:
     """VGG-16: 138,357,544 parameters."""
     return VGG("D", **kwargs)
 
 
+@pretrained(VGG16_BN_Weights)
 def vgg16_bn(**kwargs: Any) -> VGG:
     """VGG-16 with batch normalisation: 138,365,992 parameters."""
     return VGG("D", True, **kwargs)
 
 
+@pretrained(VGG19_Weights)
 def vgg19(**kwargs: Any) -> VGG:
     """VGG-19: 143,667,240 parameters."""
     return VGG("E", **kwargs)
 
 
+@pretrained(VGG19_BN_Weights)
 def vgg19_bn(**kwargs: Any) -> VGG:
     """VGG-19 with batch normalisation: 143,678,248 parameters."""
     return VGG("E", True, **kwargs)
