@@ -77,7 +77,9 @@ def _write(model: Module, shape: tuple[int, ...], opset: int) -> tuple[Writer, l
                 f"onnx.export: the positions that layer {symbol.node.label()} gives are counted otherwise in ONNX"
             )
         if symbol.id not in known:  # a leaf
-            value = symbol.array if symbol.param is None else symbol.param.numpy()
+            value = symbol.array if symbol.param is None else symbol.param.storage
+            if symbol.param is None and value.size and writer.readers[symbol.id] == {"zip"} and np.ptp(value) == 0:
+                value = value.reshape(-1)[0]  # a number that was spread over some shape
             known[symbol.id] = writer.constant(value, value.dtype, names.get(id(symbol.param)))
         return known[symbol.id]
 
@@ -173,6 +175,8 @@ def _map(w: Writer, node: Node, x: str) -> str:
     if kind == "softplus":
         scaled = w.scaled(x, alpha)
         y = w.scaled(w.node("Softplus", scaled), 1 / alpha)
+        if beta >= 15:  # from there on the two differ by less than a rounding
+            return y
         return w.node("Where", w.node("Greater", scaled, w.constant(beta)), x, y)
     raise ValueError(f"onnx.export: activation {kind} of layer {node.label()} has no expression in ONNX")
 
@@ -270,7 +274,7 @@ def _conv2d(w: Writer, node: Node, *inputs: str) -> str:
 
 @expresses("conv2d_data")
 def _conv2d_data(w: Writer, node: Node, *inputs: str) -> str:
-    a, x, weight = node.attrs, *node.inputs[:2]
+    a, x, weight = node.attrs, node.inputs[0], node.inputs[1]
     (top, bottom, left, right), more = a["pads"], []
     for i, pad in enumerate((top + bottom, left + right)):
         plain = (x.shape[2 + i] - 1) * a["stride"][i] - pad + a["dilation"][i] * (weight.shape[2 + i] - 1) + 1
@@ -312,7 +316,7 @@ def _batch_norm(w: Writer, node: Node, x: str, mean: str, var: str, *affine: str
     return w.node("BatchNormalization", x, weight, bias, mean, var, epsilon=node.attrs["eps"])
 
 
-def _pool(w: Writer, kind: str, node: Node, x: str, **more: Any) -> str:
+def _pool(w: Writer, kind: str, node: Any, x: str, **more: Any) -> str:
     """The windows that hang over the end (ceil_mode) as padding: rules for them differ from one runtime to another."""
     a, ends = node.attrs, []
     for i in (0, 1):
@@ -399,9 +403,8 @@ def _resize(w: Writer, x: str, sizes: Any, outs: Any, mode: str, align_corners: 
     if any(int(np.floor(np.float32(size) * s)) != out for size, s, out in zip(sizes, scales, outs)):
         return None  # a float32 scale that loses a pixel
     where = "asymmetric" if mode == "nearest" else "align_corners" if align_corners else "half_pixel"
-    how = {"mode": "nearest", "nearest_mode": "floor"} if mode == "nearest" else {"mode": "linear"}
-    scales = w.constant([1.0, 1.0, *scales])
-    return w.node("Resize", x, "", scales, coordinate_transformation_mode=where, **how)
+    how: dict[str, Any] = {"mode": "nearest", "nearest_mode": "floor"} if mode == "nearest" else {"mode": "linear"}
+    return w.node("Resize", x, "", w.constant([1.0, 1.0, *scales]), coordinate_transformation_mode=where, **how)
 
 
 @expresses("gather_max")

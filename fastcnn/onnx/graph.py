@@ -23,12 +23,12 @@ OLDEST = 6  # the operators of opset 6 broadcast only where an attribute says so
 _SMALL = 64  # floats of at most this size that nothing learns are constants
 
 # operator -> which of its inputs are learned
-LEARNED = {
+LEARNED: dict[str, tuple[int, ...]] = {
     "Add": (0, 1), "BatchNormalization": (1, 2), "Conv": (1, 2), "ConvTranspose": (1, 2), "Gemm": (0, 1, 2),
     "GroupNormalization": (1, 2), "InstanceNormalization": (1, 2), "LayerNormalization": (1, 2), "MatMul": (0, 1),
     "Mul": (0, 1), "PRelu": (1,), "RMSNormalization": (1,), "Sub": (1,),
 }  # fmt: skip
-STATE = {"BatchNormalization": (3, 4)}
+STATE: dict[str, tuple[int, ...]] = {"BatchNormalization": (3, 4)}
 
 
 def pack(array: np.ndarray) -> dict[str, Any]:

@@ -73,7 +73,7 @@ class Writer:
 
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:
-    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    return a is b or a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
 def for_any_batch(one: Writer, other: Writer) -> None:
@@ -86,7 +86,7 @@ def for_any_batch(one: Writer, other: Writer) -> None:
         twin = other.constants.get(name)
         if twin is None or twin.shape != array.shape:
             raise _fixed(places.get(name, ""), "a constant")
-        changing = np.flatnonzero(array != twin) if not _same(array, twin) else []
+        changing: Any = np.flatnonzero(array != twin) if not _same(array, twin) else []
         if name in one.shapes and len(changing) == 1:
             one.constants[name] = array.copy()
             one.constants[name][changing[0]] = -1
