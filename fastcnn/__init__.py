@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from . import optim as optim
     from . import random as random
     from . import viz as viz
+    from .arrays import from_dlpack as from_dlpack
     from .callbacks import Callback as Callback
     from .callbacks import EarlyStopping as EarlyStopping
     from .callbacks import ModelCheckpoint as ModelCheckpoint
@@ -50,6 +51,7 @@ __version__ = "0.1.0"
 _LAZY = {
     **dict.fromkeys(["get_num_threads", "set_num_threads", "show_config"], "config"),
     **dict.fromkeys(["Tensor", "no_grad", "value_and_grad", "vjp"], "graph.autograd"),
+    "from_dlpack": "arrays",
     **dict.fromkeys(["load", "load_state", "load_weights", "save"], "io"),
     **dict.fromkeys(["DataLoader", "Dataset"], "data"),
     **dict.fromkeys(["History", "Trainer"], "train"),

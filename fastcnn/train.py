@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from fastcnn import metrics as metric_functions
 from fastcnn import progress as displays
+from fastcnn.arrays import as_array
 from fastcnn.callbacks import Callback
 from fastcnn.data import DataLoader, Dataset
 from fastcnn.data.loader import as_dataset
@@ -233,7 +234,7 @@ class Trainer:
             batches = (batch for batch, _ in DataLoader(x, batch_size))
             count = len(x)
         else:
-            x = np.asarray(x)
+            x = as_array(x, "Trainer.predict: x")
             count = len(x) if x.ndim else 0
             batches = (x[i : i + batch_size] for i in range(0, count, batch_size))
         if not count:
@@ -304,17 +305,23 @@ def _evaluating(model: Module) -> Iterator[None]:
 
 def _loader(name: str, data: Any, batch_size: int, shuffle: bool = False, seed: int | None = None) -> Any:
     """`data` as something to iterate batches (x, y) from."""
-    pair = isinstance(data, (tuple, list)) and len(data) == 2 and not isinstance(data[0], (tuple, list))
-    if pair or isinstance(data, Dataset):
+    sequence = isinstance(data, (tuple, list))
+    batches = sequence and bool(data) and all(_is_batch(item) for item in data)
+    if isinstance(data, Dataset) or (sequence and len(data) == 2 and not batches):
         dataset = as_dataset(data)
         if not len(dataset):
             raise ValueError(f"Trainer: {name} is empty")
         return DataLoader(dataset, batch_size, shuffle=shuffle, seed=seed)
-    if isinstance(data, np.ndarray) or not hasattr(data, "__iter__"):
-        raise TypeError(
-            f"Trainer: {name} must be a Dataset, a pair (x, y) of arrays or a DataLoader, got {type(data).__name__}"
-        )
+    arrays = isinstance(data, (np.ndarray, str, bytes, Mapping)) or hasattr(data, "__array__")
+    if arrays or not hasattr(data, "__iter__") or (sequence and not batches):
+        got = f"{type(data).__name__} of {len(data)} items" if sequence else type(data).__name__
+        raise TypeError(f"Trainer: {name} must be a Dataset, a pair (x, y) of arrays or a DataLoader, got {got}")
     return data
+
+
+def _is_batch(item: Any) -> bool:
+    """Whether an item of a list is (x, y) rather than a row of numbers or an array."""
+    return isinstance(item, (tuple, list)) and len(item) == 2 and all(hasattr(part, "shape") for part in item)
 
 
 def _warn_unless_finite(epoch: int, loss: float) -> None:
