@@ -98,7 +98,8 @@ def _import(value: Any, what: str) -> np.ndarray:
     except Exception as error:  # BufferError, RuntimeError, TypeError: whatever the other library chose
         raise TypeError(
             f"{what} cannot be shared through DLPack, got {_name(value)} of dtype "
-            f"{getattr(value, 'dtype', 'unknown')}: {error}; give floats of 16, 32 or 64 bits, or integers, in a dense layout"
+            f"{getattr(value, 'dtype', 'unknown')}: {error}; "
+            "give floats of 16, 32 or 64 bits, or integers, in a dense layout"
         ) from error
 
 
