@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from . import onnx as onnx
     from . import optim as optim
     from . import random as random
+    from . import sklearn as sklearn
     from . import viz as viz
     from .arrays import from_dlpack as from_dlpack
     from .callbacks import Callback as Callback
@@ -75,6 +76,7 @@ _MODULES = {
     "random",
     "viz",
 }
+_EXTRA = {"sklearn"}  # not for `import *`: it needs a package that need not be there
 
 __all__ = [*_LAZY, *_MODULES, "__version__"]
 
@@ -82,7 +84,7 @@ __all__ = [*_LAZY, *_MODULES, "__version__"]
 def __getattr__(name: str) -> object:
     if name in _LAZY:
         value = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
-    elif name in _MODULES:
+    elif name in _MODULES | _EXTRA:
         value = import_module(f"{__name__}.{name}")
     else:
         raise AttributeError(f"module 'fastcnn' has no attribute {name!r}")
@@ -91,4 +93,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__():
-    return sorted(__all__)
+    return sorted([*__all__, *_EXTRA])
