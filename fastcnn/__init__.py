@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from . import onnx as onnx
     from . import optim as optim
     from . import random as random
+    from . import sklearn as sklearn
     from . import viz as viz
+    from .arrays import from_dlpack as from_dlpack
     from .callbacks import Callback as Callback
     from .callbacks import EarlyStopping as EarlyStopping
     from .callbacks import ModelCheckpoint as ModelCheckpoint
@@ -50,6 +52,7 @@ __version__ = "0.1.0"
 _LAZY = {
     **dict.fromkeys(["get_num_threads", "set_num_threads", "show_config"], "config"),
     **dict.fromkeys(["Tensor", "no_grad", "value_and_grad", "vjp"], "graph.autograd"),
+    "from_dlpack": "arrays",
     **dict.fromkeys(["load", "load_state", "load_weights", "save"], "io"),
     **dict.fromkeys(["DataLoader", "Dataset"], "data"),
     **dict.fromkeys(["History", "Trainer"], "train"),
@@ -73,6 +76,7 @@ _MODULES = {
     "random",
     "viz",
 }
+_EXTRA = {"sklearn"}  # not for `import *`: it needs a package that need not be there
 
 __all__ = [*_LAZY, *_MODULES, "__version__"]
 
@@ -80,7 +84,7 @@ __all__ = [*_LAZY, *_MODULES, "__version__"]
 def __getattr__(name: str) -> object:
     if name in _LAZY:
         value = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
-    elif name in _MODULES:
+    elif name in _MODULES | _EXTRA:
         value = import_module(f"{__name__}.{name}")
     else:
         raise AttributeError(f"module 'fastcnn' has no attribute {name!r}")
@@ -89,4 +93,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__():
-    return sorted(__all__)
+    return sorted([*__all__, *_EXTRA])

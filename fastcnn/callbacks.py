@@ -37,6 +37,22 @@ class Callback:
         """After the last epoch, also when stopped early or by Ctrl-C (history.interrupted)."""
 
 
+def as_callbacks(owner: str, callbacks: Any) -> list[Callback]:
+    """`callbacks` as a list; TypeError unless it holds instances of Callback."""
+    if callbacks is None:
+        return []
+    if isinstance(callbacks, (Callback, type, str)) or not hasattr(callbacks, "__iter__"):
+        what = f"the class {callbacks.__name__}" if isinstance(callbacks, type) else f"one {type(callbacks).__name__}"
+        raise TypeError(f"{owner}: callbacks must be a list of Callbacks, got {what}")
+    found = list(callbacks)
+    for item in found:
+        if isinstance(item, type) and issubclass(item, Callback):
+            raise TypeError(f"{owner}: callbacks must hold instances, got the class {item.__name__}; call it")
+        if not isinstance(item, Callback):
+            raise TypeError(f"{owner}: callbacks must be instances of fastcnn.Callback, got {type(item).__name__}")
+    return found
+
+
 class _Monitor:
     """Whether a watched value is the best so far. NaN never is."""
 

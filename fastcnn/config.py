@@ -8,6 +8,7 @@ from pathlib import Path
 
 from . import _core
 
+MAX_THREADS = 1024
 _threads: int | None = None
 _weights = 0
 _structure = 0
@@ -37,12 +38,20 @@ def flag(variable: str) -> bool:
     return os.environ.get(variable, "") not in ("", "0")
 
 
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 6 and 1 <= int(text) <= MAX_THREADS
+
+
 def default_threads() -> tuple[int, str]:
-    """How many threads plans use by default, and why."""
-    for variable in ("FASTCNN_NUM_THREADS", "OMP_NUM_THREADS"):
-        text = os.environ.get(variable, "").split(",")[0].strip()
-        if text.isdigit() and int(text) > 0:
-            return int(text), f"{variable}={text}"
+    """How many threads plans use by default, and why. ValueError for a FASTCNN_NUM_THREADS that is no such number."""
+    text = os.environ.get("FASTCNN_NUM_THREADS", "").strip()
+    if text:
+        if not _is_count(text):
+            raise ValueError(f"FASTCNN_NUM_THREADS must be an integer from 1 to {MAX_THREADS}, got {text!r}")
+        return int(text), f"FASTCNN_NUM_THREADS={text}"
+    text = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # a list is one per level of nesting
+    if _is_count(text):
+        return int(text), f"OMP_NUM_THREADS={text}"
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _cgroup_quota()
     if quota < affinity:
@@ -63,8 +72,8 @@ def set_num_threads(n: int) -> None:
     global _threads
     if isinstance(n, bool) or not hasattr(n, "__index__"):
         raise TypeError(f"set_num_threads: n must be an int, got {n!r}")
-    if not 1 <= n <= 1024:
-        raise ValueError(f"set_num_threads: n must be 1 to 1024, got {n}")
+    if not 1 <= n <= MAX_THREADS:
+        raise ValueError(f"set_num_threads: n must be 1 to {MAX_THREADS}, got {n}")
     _threads = int(n)
 
 

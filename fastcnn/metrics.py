@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
+IGNORED = -100  # the target of a pixel that has no class; Trainer leaves out samples without any
 Metric = Callable[[np.ndarray, np.ndarray], float]
 
 
 def accuracy(output: np.ndarray, target: np.ndarray) -> float:
     """Samples whose largest output (logits or probabilities) is at the target's class.
 
-    Where every pixel has a class, a sample counts as its share of right ones. ValueError for other targets.
+    Where pixels have classes, a sample counts as its share of right ones among those that have one (not -100).
+    ValueError for other targets.
     """
     target = np.asarray(target)
     if output.ndim < 2 or target.dtype.kind not in "iu" or target.shape != (output.shape[0], *output.shape[2:]):
@@ -22,8 +24,12 @@ def accuracy(output: np.ndarray, target: np.ndarray) -> float:
             f"accuracy: targets must be class indices of shape {(*output.shape[:1], *output.shape[2:])} for outputs "
             f"{output.shape}, got {target.dtype} {target.shape}; give Trainer other metrics=, or metrics=()"
         )
-    right = int(np.count_nonzero(output.argmax(axis=1) == target))
-    return right if target.ndim == 1 else right * len(target) / target.size
+    right = output.argmax(axis=1) == target
+    if target.ndim == 1:
+        return int(np.count_nonzero(right))
+    pixels = tuple(range(1, target.ndim))
+    counted = np.count_nonzero(target != IGNORED, axis=pixels)
+    return float((np.count_nonzero(right, axis=pixels) / np.maximum(counted, 1)).sum())
 
 
 def top_k(k: int) -> Metric:

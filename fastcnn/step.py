@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from . import config, random
-from .graph.autograd import gate, parameters_of, trace
+from .arrays import gate
+from .graph.autograd import parameters_of, trace
 from .graph.plan import Cache, Program
 from .optim.optimizer import StaleUpdate
 

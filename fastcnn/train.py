@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,9 +15,11 @@ import numpy as np
 
 from fastcnn import metrics as metric_functions
 from fastcnn import progress as displays
-from fastcnn.callbacks import Callback
+from fastcnn.arrays import as_array
+from fastcnn.callbacks import Callback, as_callbacks
 from fastcnn.data import DataLoader, Dataset
 from fastcnn.data.loader import as_dataset
+from fastcnn.nn import check
 from fastcnn.nn.loss import CrossEntropyLoss, NLLLoss
 from fastcnn.nn.module import Module
 from fastcnn.optim import Adam
@@ -51,7 +53,7 @@ class _Totals:
     def __init__(self, metrics: dict[str, metric_functions.Metric], loss: Any) -> None:
         self.functions = list(metrics.items())
         self.loss_function = loss
-        self.samples = 0
+        self.samples = self.counted = 0
         self.loss = self.weight = 0.0
         self.right = [0.0] * len(self.functions)
 
@@ -66,14 +68,31 @@ class _Totals:
             if weight > 0:  # else the batch's mean is 0 / 0
                 self.loss += float(loss) * weight
                 self.weight += weight
-        for index, (_, function) in enumerate(self.functions):
+        if self.functions:
+            output, target = _counted(self.loss_function, output, target)
+        self.counted += len(target)
+        for index, (_, function) in enumerate(self.functions if len(target) else ()):
             self.right[index] += function(output, target)
 
     def means(self) -> dict[str, float]:
         logs = {"loss": self.loss / self.weight if self.weight else math.nan}
         for (name, _), right in zip(self.functions, self.right, strict=True):
-            logs[name] = right / self.samples
+            logs[name] = right / self.counted if self.counted else math.nan
         return logs
+
+
+def _counted(loss: Any, output: np.ndarray, target: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The samples that metrics count: those with a class at all. Pixels without one (ignore_index) become -100."""
+    target = np.asarray(target)
+    of_classes = hasattr(loss, "ignore_index") or not isinstance(loss, Module)
+    if target.dtype.kind not in "iu" or not of_classes:
+        return output, target
+    ignored = target == getattr(loss, "ignore_index", metric_functions.IGNORED)
+    if not ignored.any():
+        return output, target
+    target = target.astype(np.int64, copy=False)
+    kept = ~ignored.reshape(len(target), -1).all(axis=1)
+    return output[kept], np.where(ignored, metric_functions.IGNORED, target)[kept]
 
 
 def _weight(loss: Any, target: np.ndarray) -> float:
@@ -135,6 +154,10 @@ class Trainer:
         progress: True (what suits the place), False, "bar" or "plain". Ctrl-C ends the fit between two steps: the
         epochs so far are returned, with interrupted set. ValueError for empty data or arguments out of range.
         """
+        for name, value in (("epochs", epochs), ("initial_epoch", initial_epoch)):
+            check.integer("Trainer.fit", name, value)
+        check.integer("Trainer.fit", "batch_size", batch_size, 1)
+        callbacks = as_callbacks("Trainer.fit", callbacks)
         if epochs < 1 or not 0 <= initial_epoch < epochs:
             raise ValueError(
                 f"Trainer.fit: epochs must be at least 1 and initial_epoch in [0, epochs), got epochs={epochs}, "
@@ -227,13 +250,17 @@ class Trainer:
 
     def predict(self, x: Any, batch_size: int = 256) -> np.ndarray:
         """The model's outputs for x [N, ...] (or a Dataset's images), [N, ...], in evaluation mode."""
-        if batch_size < 1:
-            raise ValueError(f"Trainer.predict: batch_size must be at least 1, got {batch_size}")
+        check.integer("Trainer.predict", "batch_size", batch_size, 1)
         if isinstance(x, Dataset):
             batches = (batch for batch, _ in DataLoader(x, batch_size))
             count = len(x)
         else:
-            x = np.asarray(x)
+            if isinstance(x, DataLoader) or _is_batch(x):
+                got = "a DataLoader" if isinstance(x, DataLoader) else "a pair (x, y)"
+                raise TypeError(
+                    f"Trainer.predict: x must be an array [N, ...] or a Dataset, got {got}; give the images"
+                )
+            x = as_array(x, "Trainer.predict: x")
             count = len(x) if x.ndim else 0
             batches = (x[i : i + batch_size] for i in range(0, count, batch_size))
         if not count:
@@ -304,17 +331,23 @@ def _evaluating(model: Module) -> Iterator[None]:
 
 def _loader(name: str, data: Any, batch_size: int, shuffle: bool = False, seed: int | None = None) -> Any:
     """`data` as something to iterate batches (x, y) from."""
-    pair = isinstance(data, (tuple, list)) and len(data) == 2 and not isinstance(data[0], (tuple, list))
-    if pair or isinstance(data, Dataset):
+    sequence = isinstance(data, (tuple, list))
+    batches = sequence and bool(data) and all(_is_batch(item) for item in data)
+    if isinstance(data, Dataset) or (sequence and len(data) == 2 and not batches):
         dataset = as_dataset(data)
         if not len(dataset):
             raise ValueError(f"Trainer: {name} is empty")
         return DataLoader(dataset, batch_size, shuffle=shuffle, seed=seed)
-    if isinstance(data, np.ndarray) or not hasattr(data, "__iter__"):
-        raise TypeError(
-            f"Trainer: {name} must be a Dataset, a pair (x, y) of arrays or a DataLoader, got {type(data).__name__}"
-        )
+    arrays = isinstance(data, (np.ndarray, str, bytes, Mapping)) or hasattr(data, "__array__")
+    if arrays or not hasattr(data, "__iter__") or (sequence and not batches):
+        got = f"{type(data).__name__} of {len(data)} items" if sequence else type(data).__name__
+        raise TypeError(f"Trainer: {name} must be a Dataset, a pair (x, y) of arrays or a DataLoader, got {got}")
     return data
+
+
+def _is_batch(item: Any) -> bool:
+    """Whether an item of a list is (x, y) rather than a row of numbers or an array."""
+    return isinstance(item, (tuple, list)) and len(item) == 2 and all(hasattr(part, "shape") for part in item)
 
 
 def _warn_unless_finite(epoch: int, loss: float) -> None:

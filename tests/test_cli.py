@@ -66,7 +66,8 @@ def test_summary_info_and_help(tmp_path):
 ])  # fmt: skip
 def test_mistakes_are_one_line_and_exit_2(args, tmp_path):
     done = subprocess.run([sys.executable, "-m", "fastcnn", *args], cwd=tmp_path, capture_output=True, text=True,
-                          env={**os.environ, "https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}, timeout=120)  # fmt: skip
+                          env={**os.environ, "https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9",
+                               "FASTCNN_DATA": str(tmp_path)}, timeout=120)  # fmt: skip
     assert done.returncode == 2 and "Traceback" not in done.stderr and "error" in done.stderr
 
 

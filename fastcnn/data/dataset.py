@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import _core
+from ..arrays import as_array
 
 
 class Dataset:
@@ -132,7 +133,7 @@ class Dataset:
 
 
 def _images(images: Any) -> np.ndarray:
-    array = np.asarray(images)
+    array = as_array(images, "Dataset: images")
     if array.ndim < 2:
         raise ValueError(f"Dataset: images must be N x C x H x W (at least N x features), not of shape {array.shape}")
     if array.dtype == np.uint8:
@@ -146,7 +147,7 @@ def _images(images: Any) -> np.ndarray:
 
 
 def _labels(labels: Any) -> np.ndarray:
-    array = np.asarray(labels)
+    array = as_array(labels, "Dataset: labels")
     if array.ndim < 1:
         raise ValueError("Dataset: labels must be an array with one entry per image, not a number")
     if array.dtype.kind in "iu":

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 import numpy as np
 
 from .. import _core, config, random
+from ..arrays import gate as gate
+from ..arrays import is_parameter
 from .plan import Cache, Program
 from .trace import Symbol, topological, tracing
 
 _FLOAT32 = np.dtype(np.float32)
-_INT64 = np.dtype(np.int64)
 _programs = Cache(64)
 _arena = _core.Arena()
 
@@ -33,24 +34,6 @@ def no_grad():
         yield
     finally:
         _mode.grad = old
-
-
-def gate(value, what: str = "input") -> np.ndarray:
-    """Any array as a C-contiguous, aligned, native float32 one (floats) or int64 one (integers)."""
-    if type(value) is np.ndarray and value.dtype == _FLOAT32 and value.flags.carray and value.size:
-        return value
-    array = np.asarray(value)
-    if array.size == 0:
-        raise ValueError(f"{what} is empty: shape {array.shape}")
-    if array.dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            return np.require(array, _FLOAT32, ["C", "A"]).view(np.ndarray)
-    if array.dtype.kind in "iu":
-        return np.require(array, _INT64, ["C", "A"]).view(np.ndarray)
-    raise TypeError(
-        f"{what} must be an array of floats (or integers for class indices), got dtype {array.dtype}; "
-        "convert it with .astype('float32')"
-    )
 
 
 _BINARY = {np.add: "add", np.subtract: "sub", np.multiply: "mul", np.true_divide: "div"}
@@ -210,10 +193,6 @@ def _backward(root: Tensor, gradient) -> None:
                 parent._accumulate(grad)
 
 
-def is_parameter(value) -> bool:
-    return hasattr(value, "storage") and hasattr(value, "requires_grad")
-
-
 def tracked(value) -> bool:
     return value._tape is not None if isinstance(value, Tensor) else is_parameter(value) and value.requires_grad
 
@@ -264,7 +243,7 @@ class Call:
         if not self.record:
             outputs = [_public(out) for out in program.forward(arrays, seed)]
             return outputs[0] if self.single else tuple(outputs)
-        arrays = [a.copy() if a is v or np.may_share_memory(a, v) else a for a, v in zip(arrays, values)]
+        arrays = [a.copy() if _shared(a, v) else a for a, v in zip(arrays, values)]
         outputs, token = program.forward_token(arrays, seed)
         parents = [v for v, t in zip(values, self.tracked_args) if t] + self.params
         record = Record(program, token, seed, arrays, parents)
@@ -275,6 +254,11 @@ class Call:
                 out._tape, out._index = record, i
             results.append(_public(out))
         return results[0] if self.single else tuple(results)
+
+
+def _shared(array: np.ndarray, value) -> bool:
+    """Whether an array that gate() made of value may be written to through value."""
+    return array is value or not isinstance(value, np.ndarray) or np.may_share_memory(array, value)
 
 
 def _public(out: np.ndarray) -> np.ndarray:
@@ -304,7 +288,10 @@ def call_function(fn, name, values, kwargs):
 
 def call_module(module, values, kwargs):
     """Run a module on arrays."""
-    arrays = [gate(v) for v in values]
+    if len(values) == 1:
+        arrays = [gate(values[0], "input", module)]
+    else:
+        arrays = [gate(v, f"input {i + 1}", module) for i, v in enumerate(values)]
     record = _mode.grad and (module.training or any(tracked(v) for v in values))
     tracked_args = tuple(record and tracked(v) for v in values)
     key = (

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..arrays import as_array, is_parameter
+
 _PACKAGE = str(Path(__file__).resolve().parent.parent)
 _counter = itertools.count()
 
@@ -68,12 +70,12 @@ def record_module(module, output) -> None:
 
 def leaf(value) -> Symbol:
     """A parameter or an array (of floats, or integers for indices) as a leaf of the current trace."""
-    if hasattr(value, "storage") and hasattr(value, "requires_grad"):
+    if is_parameter(value):
         leaves = {} if _state.leaves is None else _state.leaves
         if id(value) not in leaves:
             leaves[id(value)] = Symbol(value.shape, value.dtype.name, param=value)
         return leaves[id(value)]
-    array = np.asarray(value)
+    array = as_array(value, "an array of a traced function")
     if array.dtype.kind not in "fiu":
         raise TypeError(f"a traced function needs arrays of floats or integers, got {array.dtype}")
     array = np.array(array, np.float32 if array.dtype.kind == "f" else np.int64)

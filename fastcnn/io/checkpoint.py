@@ -42,6 +42,7 @@ def save(model: Module, path: PathLike, info: dict[str, Any] | None = None) -> N
     A model with a Module class of your own, or with layers exchanged after construction, cannot be
     rebuilt from a file: its weights are saved, with a UserWarning, for `load_weights`.
     """
+    _check_model("save", model)
     _write(path, _state(model), _header(model, info))
 
 
@@ -141,6 +142,7 @@ def save_checkpoint(
     """
     from .. import random
 
+    _check_model("save_checkpoint", model)
     state = {
         "epoch": int(epoch),
         "history": {name: list(values) for name, values in (history or {}).items()},
@@ -206,6 +208,14 @@ def _checkpoint(packed: Any, tensors: dict[str, np.ndarray]) -> dict[str, Any]:
     if not ok:
         raise FileFormatError("the checkpoint's state is malformed")
     return state
+
+
+def _check_model(name: str, model: Any) -> None:
+    from ..nn.module import Module
+
+    if not isinstance(model, Module):
+        hint = " (the model comes before the path)" if isinstance(model, (str, Path)) and name == "save" else ""
+        raise TypeError(f"{name}: model must be a fastcnn Module, got {type(model).__name__}{hint}")
 
 
 def _header(model: Module, info: dict[str, Any] | None) -> dict[str, Any]:

@@ -55,7 +55,8 @@ def extract_features(model: nn.Module, x: Any, layer: str, batch_size: int = 64)
 
     Nothing behind the layer is computed. ValueError for a path that forward() does not call, or of several outputs.
     """
-    from fastcnn.graph.autograd import gate, trace
+    from fastcnn.arrays import gate
+    from fastcnn.graph.autograd import trace
     from fastcnn.graph.plan import Program
     from fastcnn.graph.trace import Symbol, recording
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _core, config
-from ..graph.autograd import call_module, gate, trace
+from ..arrays import as_array, gate
+from ..graph.autograd import call_module, trace
 from ..graph.plan import Cache
 from ..graph.trace import Symbol, module_path, record_module, topological, tracing
 
@@ -82,7 +83,13 @@ class Parameter:
         return np.array(self.storage[index])
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
-        return np.array(self.storage, dtype=dtype)
+        return np.array(self.data, dtype=dtype, copy=copy)
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        """The array itself, without a copy, for np.asarray and its like. Its data is the array as a buffer, not its
+        address, so that what reads it keeps the memory alive when the parameter moves into an optimizer's block."""
+        return {**self.data.__array_interface__, "data": self.storage, "offset": 0, "strides": None}
 
     def _arithmetic(kind: str, swapped: bool = False):  # type: ignore[misc]
         def method(self, other):
@@ -332,7 +339,7 @@ class Module:
         arrays, mismatched = {}, []
         for name, value in state_dict.items():
             if name in own:
-                arrays[name] = np.asarray(value)
+                arrays[name] = as_array(value, f"load_state_dict of {type(self).__name__}: {name}")
                 if arrays[name].shape != own[name].shape:
                     mismatched.append((name, own[name].shape, arrays.pop(name).shape))
                     if strict:
