@@ -87,7 +87,9 @@ def test_config_rebuilds_the_loss(loss):
 
 def test_every_registered_class_is_tried_above():
     tried = {type(module).__name__ for module, _ in LAYERS} | {type(loss).__name__ for loss in LOSSES}
-    layers = {name for name, kind in REGISTRY.items() if not kind.__module__.startswith(("fastcnn.models", "fastcnn.onnx"))}
+    layers = {
+        name for name, kind in REGISTRY.items() if not kind.__module__.startswith(("fastcnn.models", "fastcnn.onnx"))
+    }
     assert layers <= tried | UNTRIED and not tried & UNTRIED
 
 

@@ -11,7 +11,10 @@ CACHED_BYTES = 1 << 20  # lanes_n pays while a block of images of a layer's inpu
 MANY_CHANNELS = 128  # from here on lanes_c has no remainder to speak of and packed weights are read in fewer streams
 
 
-def run(nodes: list[Node], roots: list[Symbol], layout: str) -> list[Node]:
+RECOMPUTED_BYTES = 1 << 22  # a normalised value of at least this size is computed again rather than kept for backward
+
+
+def run(nodes: list[Node], roots: list[Symbol], layout: str, forward_ids: set[int]) -> list[Node]:
     """All fusions. Each has a test that compares it with FASTCNN_EAGER, which skips them."""
     fuse_residual(nodes, roots)
     fuse_activation(nodes, roots)
@@ -19,6 +22,7 @@ def run(nodes: list[Node], roots: list[Symbol], layout: str) -> list[Node]:
     fuse_norm_mask(nodes, roots)
     if layout == LANES_N:
         fuse_pooling(nodes, roots)
+    recompute_normalised(nodes, forward_ids)
     return topological(roots)
 
 
@@ -106,6 +110,22 @@ def fuse_norm_mask(nodes, roots) -> None:
             saved, node.inputs[1] = masked.inputs
             node.inputs.append(saved)
             node.attrs = {**node.attrs, "mask": True}
+
+
+def recompute_normalised(nodes: list[Node], forward_ids: set[int]) -> None:
+    """The result of batch_norm (and ReLU) that backward reads is made again there, from the convolution's, which
+    backward needs as well: one pass more over memory, instead of memory from the one time to the other."""
+    for node in nodes:
+        if node.op.name != "batch_norm" or not node.outputs or node.id not in forward_ids:
+            continue
+        (y,) = node.outputs
+        readers = [n for n in nodes if n.outputs and n.id not in forward_ids and y in n.inputs]
+        if not readers or not node.attrs["training"] or node.attrs.get("residual") or 4 * y.size < RECOMPUTED_BYTES:
+            continue
+        again = Node(node.op, node.inputs, {**node.attrs, "running": None})
+        again.id, again.path = min(n.id for n in readers) - 0.5, node.path
+        for reader in readers:
+            reader.inputs = [again.outputs[0] if s is y else s for s in reader.inputs]
 
 
 POOLING_2X2 = {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0), "dilation": (1, 1), "ceil_mode": False}

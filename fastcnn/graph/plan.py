@@ -7,6 +7,7 @@ import sys
 import threading
 import weakref
 from collections import OrderedDict
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -53,7 +54,7 @@ class Program:
         nodes = topological(roots)
         layout = passes.choose_layout(nodes, _core.isa()["vw"])
         if not self.eager:
-            nodes = passes.run(nodes, roots, layout)
+            nodes = passes.run(nodes, roots, layout, forward_ids)
         self._random = any(node.op.name == "dropout" for node in nodes)
         self._find_targets(nodes)
         b = Builder(self.threads, layout, passes.halos(nodes, layout))
@@ -81,6 +82,7 @@ class Program:
                 step.threads = 1
         self.bounds = b.order(PHASES)
         self._emit(b)
+        self.memory = self._memory(b, updates, grad_arrays)
         self.layout = layout
         self._packs = self.bounds["prepare"][1] > 0
         self._exposed = True
@@ -195,6 +197,30 @@ class Program:
             self.plan.add(step.kernel, step.threads, fields)
         self.plan.finish(arena_bytes)
         self.steps = b.steps
+
+    def _memory(self, b, updates, grad_arrays) -> dict[str, int]:
+        """Bytes that a run has in use at its peak, by what they are for; an array is counted where it comes first."""
+        parts: dict[str, Iterable[np.ndarray]] = {
+            "parameters": [p.storage for p in self.params],
+            "gradients": list(grad_arrays.values()),
+            "optimizer": [v for _, fields in updates for v in fields.values() if isinstance(v, np.ndarray)],
+            "constants": [s.base for s in b.constants.values()],
+        }
+        seen: set[int] = set()
+        sizes = {"arena": int(self.plan.arena_bytes), "packed weights": self._kept_bytes}
+        for what, arrays in parts.items():
+            owners = {id(owner): owner.nbytes for owner in map(_owner, arrays) if id(owner) not in seen}
+            seen.update(owners)
+            sizes[what] = sum(owners.values())
+        sizes["inputs and outputs"] = sum(
+            np.dtype(s.dtype).itemsize * s.size for s in [*self.inputs, *self.douts, *self.outputs]
+        ) + sum(4 * symbol.size for _, free, symbol in filter(None, self._grad_slots) if free)
+        return sizes
+
+    @property
+    def peak_bytes(self) -> int:
+        """What a process needs for running this program, beyond Python and the imported packages themselves."""
+        return sum(self.memory.values())
 
     def _pointer(self, ref, bases):
         root = lower._root(ref.storage)
@@ -313,11 +339,12 @@ class Program:
 
     # ---- describing --------------------------------------------------------------------------------------------
     def describe(self, timings=None, first=0, last=None) -> str:
-        """A line per step: kernel, layer, threads, million multiply-adds, and milliseconds after a run."""
+        """Peak memory, then a line per step: kernel, layer, threads, million multiply-adds, and ms after a run."""
         isa = _core.isa()
+        parts = ", ".join(f"{what} {size / 1e6:.1f}" for what, size in self.memory.items() if size)
         lines = [
-            f"{self.name or 'program'}: layout {self.layout}, {isa['name']}, {self.threads} threads, "
-            f"arena {self.plan.arena_bytes / 1e6:.2f} MB, packed weights {self._kept_bytes / 1e6:.2f} MB"
+            f"{self.name or 'program'}: layout {self.layout}, {isa['name']}, {self.threads} threads",
+            f"  peak memory {self.peak_bytes / 1e6:.1f} MB: {parts}",
         ]
         for i, step in enumerate(self.steps[first:last], first):
             label = step.node.label() if step.node else step.phase
@@ -327,6 +354,13 @@ class Program:
                 line += f" {ms:8.3f} ms {2e-6 * step.work / ms if ms > 0 else 0:7.1f} GFLOP/s"
             lines.append(line)
         return "\n".join(lines)
+
+
+def _owner(array: np.ndarray) -> np.ndarray:
+    """The array whose memory this is a view of."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
 
 
 _caches: weakref.WeakSet[Cache] = weakref.WeakSet()

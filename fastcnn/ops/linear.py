@@ -10,12 +10,21 @@ from ..graph.trace import add_node
 from .base import OPS, Op, check_float, check_rank
 
 GEMV_ROWS = 4  # up to so many rows, the weights are read where they lie instead of packed
+PACKED_FLOATS = 1 << 23  # of a larger matrix so much at a time is packed: 32 MB
 
 
 def emit_gemm(b, m, n, k, a, a_m, a_k, w, w_k, w_n, c, bias=None, mask=None, act=0):
     """C[m][n] = A*B on plain values; w_k, w_n are the strides of B's rows and columns."""
+    most = max(1, PACKED_FLOATS // (k * b.gemm_n)) * b.gemm_n
+    parts = -(-n // most)
+    width = -(-n // (parts * b.gemm_n)) * b.gemm_n  # parts of about one size
+    for first in range(0, n, width):
+        _emit_columns(b, m, n, k, a, a_m, a_k, w, w_k, w_n, c, bias, mask, act, first, min(width, n - first))
+
+
+def _emit_columns(b, m, c_m, k, a, a_m, a_k, w, w_k, w_n, c, bias, mask, act, first, n):
     packed = b.scratch(-(-n // b.gemm_n) * b.gemm_n * k)
-    b.emit("gemm_pack_b", packed.floats, b=w.at(), bp=packed.at(), k=k, n=n, b_k=w_k, b_n=w_n)
+    b.emit("gemm_pack_b", packed.floats, b=w.at(first * w_n), bp=packed.at(), k=k, n=n, b_k=w_k, b_n=w_n)
     size = _core.gemm_scratch(m, k)
     scratch = b.scratch(size * b.threads)
     b.emit(
@@ -23,16 +32,16 @@ def emit_gemm(b, m, n, k, a, a_m, a_k, w, w_k, w_n, c, bias=None, mask=None, act
         float(m) * n * k,
         a=a.at(),
         bp=packed.at(),
-        bias=bias.at() if bias else None,
-        mask=mask.at() if mask else None,
-        c=c.at(),
+        bias=bias.at(first) if bias else None,
+        mask=mask.at(first) if mask else None,
+        c=c.at(first),
         scratch=scratch.at(),
         m=m,
         n=n,
         k=k,
         a_m=a_m,
         a_k=a_k,
-        c_m=n,
+        c_m=c_m,
         scratch_size=size,
         act=act,
         accumulate=0,
