@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from .callbacks import Callback as Callback
     from .callbacks import EarlyStopping as EarlyStopping
     from .callbacks import ModelCheckpoint as ModelCheckpoint
+    from .config import get_conv_algorithm as get_conv_algorithm
     from .config import get_num_threads as get_num_threads
+    from .config import set_conv_algorithm as set_conv_algorithm
     from .config import set_num_threads as set_num_threads
     from .config import show_config as show_config
     from .data import DataLoader as DataLoader
@@ -50,7 +52,9 @@ __version__ = "0.1.0"
 
 # name -> module that has it; loaded when first used, so that importing fastcnn costs little more than NumPy
 _LAZY = {
-    **dict.fromkeys(["get_num_threads", "set_num_threads", "show_config"], "config"),
+    **dict.fromkeys(
+        ["get_conv_algorithm", "get_num_threads", "set_conv_algorithm", "set_num_threads", "show_config"], "config"
+    ),
     **dict.fromkeys(["Tensor", "no_grad", "value_and_grad", "vjp"], "graph.autograd"),
     "from_dlpack": "arrays",
     **dict.fromkeys(["load", "load_state", "load_weights", "save"], "io"),

@@ -278,6 +278,7 @@ def call_function(fn, name, values, kwargs):
         record,
         tracked_args,
         config.get_num_threads(),
+        config.get_conv_algorithm(),
         tuple((id(a), config.structure_version()) if is_parameter(a) else (a.shape, a.dtype.char) for a in arrays),
     )
     call = _programs.get(key)

@@ -18,6 +18,7 @@ from .lower import LANES_C, LANES_N, Builder, Ref, Storage
 from .trace import Symbol, topological
 
 SERIAL_PROGRAM = 1e6  # multiply-adds (some 20 us) below which waking other threads costs more than it saves
+PACKING = {"pack_weights": ("w", "out"), "gemm_pack_b": ("b", "bp"), "winograd_weights": ("w", "u")}  # from, to
 PHASES = ["prepare", "forward", "state", "backward", "update"]  # state: what a run leaves in its modules
 
 
@@ -173,11 +174,11 @@ class Program:
             return
         self._keep = []
         for step in b.steps:
-            if step.kernel in ("pack_weights", "gemm_pack_b"):
-                source = step.fields["w" if step.kernel == "pack_weights" else "b"].storage
-                if isinstance(source.base, np.ndarray):
+            if step.kernel in PACKING:
+                source, packed = PACKING[step.kernel]
+                if isinstance(step.fields[source].storage.base, np.ndarray):
                     step.phase = "prepare"
-                    self._keep.append(step.fields["out" if step.kernel == "pack_weights" else "bp"].storage)
+                    self._keep.append(step.fields[packed].storage)
 
     def _emit(self, b):
         keep = list(getattr(self, "_keep", []))

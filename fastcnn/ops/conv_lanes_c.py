@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from . import winograd
 from .geometry import Geometry, window_origin
 
 SLOT_ITEMS = 16  # a weight gradient of fewer items than this is cut along the batch too
@@ -140,6 +141,9 @@ def _forward_panels(b, g: Geometry, x, nv):
 
 
 def lower_forward(b, g, x, w, bias, y, act):
+    if winograd.pays(b, g, g.o, g.c, g.oh, g.ow):
+        origin = window_origin(g, x, x.lanes)
+        return winograd.lower(b, g, x, origin, w, bias, None, y, g.o, g.c, g.oh, g.ow, False, act)
     runs, run_len, panels = _forward_panels(b, g, x, choose_nv(b, g.o, g.og, g.ow))
     packed = pack(b, w, panels)
     packed_bias = pack_bias(b, bias, g.o, panels) if bias else None
@@ -174,6 +178,9 @@ def lower_forward(b, g, x, w, bias, y, act):
 
 
 def lower_data(b, g, dy, w, bias, mask, dx):
+    if winograd.pays(b, g, g.c, g.o, g.h, g.w):
+        origin = dy.at((g.pads[0] - 2) * dy.sh + (g.pads[2] - 2) * b.vw)
+        return winograd.lower(b, g, dy, origin, w, bias, mask, dx, g.c, g.o, g.h, g.w, True, 0)
     area = g.kh * g.kw
     group = dict(s_group=g.og * g.cg * area, s_lane=area, s_red=g.cg * area)
     nv = choose_nv(b, g.c, g.cg, -(-g.w // g.stride[1]))

@@ -1,0 +1,72 @@
+"""3x3 convolutions of stride 1 by Winograd's F(4x4, 3x3), channels in the lanes (csrc/kernels/winograd.inc.c)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .. import config
+from .geometry import Geometry, planar
+
+POINTS = 36
+# Measured on layers of 64 to 512 channels. Work beside the products, in multiply-adds: per tile and input channel, per
+# tile and output channel, and per weight, where the weights' transform is not kept from run to run.
+INPUT_WORK, OUTPUT_WORK, WEIGHT_WORK = 150, 100, 600
+POINT_BYTES = 1 << 20  # what the points of the tiles that are worked on at a time take
+FEWEST_TILES, MOST_TILES = 24, 96
+
+
+def fits(g: Geometry) -> bool:
+    """Whether the algorithm is made for this convolution."""
+    shape = (g.kh, g.kw) == (3, 3) and g.stride == g.dilation == (1, 1)
+    return shape and g.groups == 1 and not planar(g)
+
+
+def pays(b, g: Geometry, lanes: int, red: int, oh: int, ow: int) -> bool:
+    """Whether it is used: fits and, unless it was asked for, is less work than the direct kernel."""
+    if config.get_conv_algorithm() == "direct" or not fits(g):
+        return False
+    if config.get_conv_algorithm() == "winograd":
+        return True
+    tiles = g.n * -(-oh // 4) * -(-ow // 4)
+    lanes, red = (-(-size // b.vw) * b.vw for size in (lanes, red))
+    work = tiles * (POINTS * lanes * red + INPUT_WORK * red + OUTPUT_WORK * lanes) + WEIGHT_WORK * lanes * red
+    return work < 9.0 * g.n * oh * ow * lanes * red
+
+
+def lower(b, g: Geometry, x, x_at, w, bias, mask, y, lanes, red, oh, ow, flip, act):
+    """y = act(convolution of x + bias), masked. x_at: the first output's window; lanes, red: the output's and the
+    input's channels; flip: the data gradient's weights (taps reversed, the roles of the channels exchanged)."""
+    blocks, outs, nv = x.c, y.c, min(b.tile_nv, y.c)
+    panels = -(-outs // nv)
+    k, width = blocks * b.vw, nv * b.vw
+    u_p = panels * k * width + 16  # not a power of two: 36 streams of one alignment would share cache sets
+    u = b.scratch(POINTS * u_p)
+    area = g.kh * g.kw
+    s_lane, s_red = (area, g.cg * area) if flip else (g.cg * area, area)
+    b.emit(
+        "winograd_weights", 36.0 * panels * k * width, w=w.at(), u=u.at(), npanels=panels, k=k, nv=nv, red=red,
+        lanes=lanes, s_red=s_red, s_lane=s_lane, flip=int(flip), u_p=u_p,
+    )  # fmt: skip
+    packed_bias = None
+    if bias:
+        packed_bias = b.scratch(panels * width)
+        table = [[0, p * width, max(0, min(width, lanes - p * width))] for p in range(panels)]
+        b.emit(
+            "pack_weights", packed_bias.floats, w=bias.at(), out=packed_bias.at(),
+            panels=b.constant(np.array(table, np.int64)).at(), red=b.constant(np.zeros((1, 2), np.int64)).at(),
+            npanels=panels, k=1, width=width, lanes_per_group=lanes, red_per_group=1, s_group=0, s_lane=1, s_red=0,
+        )  # fmt: skip
+    total = g.n * -(-oh // 4) * -(-ow // 4)
+    rows = b.tile_m
+    tiles = min(MOST_TILES, max(FEWEST_TILES, POINT_BYTES // (POINTS * k * 4)), -(-total // rows) * rows)
+    tiles = -(-tiles // rows) * rows
+    size = POINTS * (k * tiles + 16 + tiles * width + 16)
+    scratch = b.scratch(size * b.threads)
+    m = mask.strides("m") if mask else dict(m_n=0, m_c=0, m_h=0)
+    b.emit(
+        "winograd", 36.0 * total * k * outs * b.vw, x=x_at, u=u.at(), bias=packed_bias.at() if bias else None,
+        mask=mask.at() if mask else None, y=y.at(), scratch=scratch.at(),
+        runs=b.constant(np.arange(blocks, dtype=np.int64) * tiles * b.vw).at(), n=g.n, oh=oh, ow=ow, blocks=blocks,
+        outs=outs, npanels=panels, nv=nv, tiles=tiles, scratch_size=size, u_p=u_p, **x.strides("x"), **y.strides("y"),
+        **m, act=act,
+    )  # fmt: skip
