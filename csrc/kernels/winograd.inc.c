@@ -62,22 +62,29 @@ INLINE winograd_place winograd_at(int64_t tile, int64_t high, int64_t wide) {
     return (winograd_place){tile / (high * wide), tile / wide % high, tile % wide};
 }
 
-/* The points of tiles [first, first + count) into v[point][block][tile][VW]. */
-static void winograd_points(const fc_winograd_args *a, int64_t first, int64_t count, float *v, int64_t v_p) {
-    int64_t high = (a->oh + 3) / 4, wide = (a->ow + 3) / 4;
-    for (int64_t block = 0; block < a->blocks; block++)
+/* What is cut into tiles: an image's first window and what lies around it, pixels VW apart. */
+typedef struct {
+    const float *x;
+    int64_t x_n, x_c, x_h, oh, ow, blocks;
+} winograd_source;
+
+/* The points of tiles [first, first + count): v[point * v_p + block * v_block + tile * v_tile]. */
+static void winograd_points(winograd_source s, int64_t first, int64_t count, float *v, int64_t v_p, int64_t v_block,
+                            int64_t v_tile) {
+    int64_t high = (s.oh + 3) / 4, wide = (s.ow + 3) / 4;
+    for (int64_t block = 0; block < s.blocks; block++)
         for (int64_t t = 0; t < count; t++) {
             winograd_place at = winograd_at(first + t, high, wide);
-            const float *x = a->x + at.n * a->x_n + block * a->x_c + 4 * at.row * a->x_h + 4 * at.col * VW;
-            int64_t rows = a->oh + 2 - 4 * at.row, cols = a->ow + 2 - 4 * at.col; /* what x has from here on */
-            float *to = v + (block * a->tiles + t) * VW;
+            const float *x = s.x + at.n * s.x_n + block * s.x_c + 4 * at.row * s.x_h + 4 * at.col * VW;
+            int64_t rows = s.oh + 2 - 4 * at.row, cols = s.ow + 2 - 4 * at.col; /* what x has from here on */
+            float *to = v + block * v_block + t * v_tile;
             if (rows >= 6 && cols >= 6) {
-                winograd_tile_in(x, a->x_h, VW, to, v_p);
+                winograd_tile_in(x, s.x_h, VW, to, v_p);
                 continue;
             }
             float edge[6][6][VW] = {0};
             for (int64_t i = 0; i < 6 && i < rows; i++)
-                for (int64_t j = 0; j < 6 && j < cols; j++) vstore(edge[i][j], vload(x + i * a->x_h + j * VW));
+                for (int64_t j = 0; j < 6 && j < cols; j++) vstore(edge[i][j], vload(x + i * s.x_h + j * VW));
             winograd_tile_in(edge[0][0], 6 * VW, VW, to, v_p);
         }
 }
@@ -122,13 +129,14 @@ FC_DEFINE(winograd) {
     int64_t total = a->n * ((a->oh + 3) / 4) * ((a->ow + 3) / 4), k = a->blocks * VW, lo, hi, ready = -1;
     int64_t v_p = a->blocks * a->tiles * VW + 16, m_t = a->nv * VW, m_p = a->tiles * m_t + 16;
     float *v = a->scratch + ith * a->scratch_size, *m = v + POINTS * v_p;
+    winograd_source source = {a->x, a->x_n, a->x_c, a->x_h, a->oh, a->ow, a->blocks};
     fc_conv_lanes_c_args product = {.x_w = VW, .run_len = VW, .nv = a->nv, .y_w = m_t, .y_c = VW};
     share((total + a->tiles - 1) / a->tiles * a->npanels, ith, nth, &lo, &hi);
     for (int64_t unit = lo; unit < hi; unit++) {
         int64_t first = unit / a->npanels * a->tiles, panel = unit % a->npanels;
         int64_t count = first + a->tiles <= total ? a->tiles : total - first;
         int64_t nb = a->outs - panel * a->nv < a->nv ? a->outs - panel * a->nv : a->nv;
-        if (ready != first) winograd_points(a, first, count, v, v_p);
+        if (ready != first) winograd_points(source, first, count, v, v_p, a->tiles * VW, VW);
         ready = first;
         int64_t parts = (count + tile_rows(nb) - 1) / tile_rows(nb), rows = count / parts, longer = count % parts;
         for (int64_t p = 0; p < POINTS; p++) {
@@ -173,6 +181,130 @@ FC_DEFINE(winograd_weights) {
 #pragma GCC unroll 6
                 for (int j = 0; j < 6; j++) vstore(u + (6 * i + j) * a->u_p, out[j]);
             }
+        }
+    }
+}
+
+/* The weight gradient by F(3x3, 4x4): the same points of x with those of 4x4 tiles of dy, summed over all tiles. */
+
+/* One dimension of the output gradient's transform. */
+INLINE void winograd_gradient(vec *u, vec g0, vec g1, vec g2, vec g3) {
+    vec even = g0 + g2, odd = g1 + g3, even2 = g0 + 4.0f * g2, odd2 = 2.0f * g1 + 8.0f * g3;
+    u[0] = 0.25f * g0;
+    u[1] = (even + odd) * (-1.0f / 6);
+    u[2] = (even - odd) * (-1.0f / 6);
+    u[3] = (even2 + odd2) * (1.0f / 24);
+    u[4] = (even2 - odd2) * (1.0f / 24);
+    u[5] = g3;
+}
+
+/* The points of dy's tiles [first, first + count), blocks [begin, end): v[point * v_p + tile * v_tile + block * VW]. */
+static void winograd_dy_points(const fc_winograd_wgrad_args *a, int64_t first, int64_t count, int64_t begin, int64_t end,
+                               float *v, int64_t v_p, int64_t v_tile) {
+    int64_t high = (a->oh + 3) / 4, wide = (a->ow + 3) / 4;
+    for (int64_t block = begin; block < end; block++)
+        for (int64_t tile = 0; tile < count; tile++) {
+            winograd_place at = winograd_at(first + tile, high, wide);
+            const float *dy = a->dy + at.n * a->y_n + block * a->y_c + 4 * at.row * a->y_h + 4 * at.col * VW;
+            int64_t rows = a->oh - 4 * at.row, cols = a->ow - 4 * at.col;
+            vec g[4][4], t[6][4], out[6];
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++)
+#pragma GCC unroll 4
+                for (int j = 0; j < 4; j++) g[i][j] = i < rows && j < cols ? vload(dy + i * a->y_h + j * VW) : (vec){0};
+#pragma GCC unroll 4
+            for (int j = 0; j < 4; j++) {
+                winograd_gradient(out, g[0][j], g[1][j], g[2][j], g[3][j]);
+#pragma GCC unroll 6
+                for (int i = 0; i < 6; i++) t[i][j] = out[i];
+            }
+            float *to = v + (block - begin) * VW + tile * v_tile;
+#pragma GCC unroll 6
+            for (int i = 0; i < 6; i++) {
+                winograd_gradient(out, t[i][0], t[i][1], t[i][2], t[i][3]);
+#pragma GCC unroll 6
+                for (int j = 0; j < 6; j++) vstore(to + (6 * i + j) * v_p, out[j]);
+            }
+        }
+}
+
+/* Tiles of slot `slot` with panels [begin, end). */
+static void winograd_wgrad_unit(const fc_winograd_wgrad_args *a, int64_t slot, int64_t begin, int64_t end, float *v) {
+    int64_t total = a->n * ((a->oh + 3) / 4) * ((a->ow + 3) / 4), k = a->blocks * VW, width = a->nv * VW;
+    int64_t last = total * (slot + 1) / a->slots, blocks = a->outs < end * a->nv ? a->outs : end * a->nv;
+    int64_t v_tile = k + 16, v_p = a->tiles * v_tile, d_tile = (end - begin) * width + 16, d_p = a->tiles * d_tile;
+    float *d = v + POINTS * v_p;
+    winograd_source source = {a->x, a->x_n, a->x_c, a->x_h, a->oh, a->ow, a->blocks};
+    for (int64_t first = total * slot / a->slots, fresh = 1; first < last; first += a->tiles, fresh = 0) {
+        int64_t count = last - first < a->tiles ? last - first : a->tiles;
+        winograd_points(source, first, count, v, v_p, VW, v_tile);
+        winograd_dy_points(a, first, count, begin * a->nv, blocks, d, d_p, d_tile);
+        fc_wgrad_lanes_c_args product = {.x_w = v_tile, .y_w = d_tile, .y_c = VW, .nv = a->nv, .ow = count};
+        for (int64_t p = 0; p < POINTS; p++)
+            for (int64_t panel = begin; panel < end; panel++) {
+                int64_t nb = a->outs - panel * a->nv < a->nv ? a->outs - panel * a->nv : a->nv;
+                int64_t parts = (k + tile_rows(nb) - 1) / tile_rows(nb), rows = k / parts, longer = k % parts;
+                float *u = a->u + (((slot * POINTS + p) * a->npanels + panel) * k) * width;
+                for (int64_t part = 0, at = 0; part < parts; part++) {
+                    int64_t height = rows + (part < longer);
+                    wgrad_c_tiles[nb - 1][height - 1](&product, v + p * v_p + at, d + p * d_p + (panel - begin) * width,
+                                                      u + at * width, 1, fresh);
+                    at += height;
+                }
+            }
+    }
+}
+
+FC_DEFINE(winograd_wgrad) {
+    int64_t lo, hi;
+    share(a->slots * a->groups, ith, nth, &lo, &hi);
+    for (int64_t unit = lo; unit < hi; unit++) {
+        int64_t slot = unit / a->groups, group = unit % a->groups;
+        winograd_wgrad_unit(a, slot, a->npanels * group / a->groups, a->npanels * (group + 1) / a->groups,
+                            a->scratch + ith * a->scratch_size);
+    }
+}
+
+/* One dimension of the weight gradient's way back. */
+INLINE void winograd_taps(vec *w, vec m0, vec m1, vec m2, vec m3, vec m4, vec m5) {
+    vec s = m1 + m2, s2 = m3 + m4;
+    w[0] = m0 + s + s2;
+    w[1] = (m1 - m2) + 2.0f * (m3 - m4);
+    w[2] = s + 4.0f * s2 + m5;
+}
+
+FC_DEFINE(winograd_unpack) {
+    int64_t width = a->nv * VW, u_p = a->npanels * a->k * width, lo, hi;
+    share(a->npanels * a->red, ith, nth, &lo, &hi);
+    for (int64_t item = lo; item < hi; item++) {
+        int64_t panel = item / a->red, r = item % a->red;
+        for (int64_t b = 0; b < a->nv; b++) {
+            int64_t lane = panel * width + b * VW, lanes = a->lanes - lane;
+            if (lanes <= 0) break;
+            const float *u = a->u + (panel * a->k + r) * width + b * VW;
+            vec t[3][6];
+#pragma GCC unroll 6
+            for (int j = 0; j < 6; j++) {
+                vec m[6], column[3];
+#pragma GCC unroll 6
+                for (int i = 0; i < 6; i++) {
+                    m[i] = vload(u + (6 * i + j) * u_p);
+                    for (int64_t slot = 1; slot < a->slots; slot++) m[i] += vload(u + (slot * POINTS + 6 * i + j) * u_p);
+                }
+                winograd_taps(column, m[0], m[1], m[2], m[3], m[4], m[5]);
+#pragma GCC unroll 3
+                for (int i = 0; i < 3; i++) t[i][j] = column[i];
+            }
+            float taps[9][VW];
+#pragma GCC unroll 3
+            for (int i = 0; i < 3; i++) {
+                vec row[3];
+                winograd_taps(row, t[i][0], t[i][1], t[i][2], t[i][3], t[i][4], t[i][5]);
+#pragma GCC unroll 3
+                for (int j = 0; j < 3; j++) vstore(taps[3 * i + j], row[j]);
+            }
+            for (int64_t l = 0; l < VW && l < lanes; l++)
+                for (int i = 0; i < 9; i++) a->dw[((lane + l) * a->red + r) * 9 + i] = taps[i][l];
         }
     }
 }

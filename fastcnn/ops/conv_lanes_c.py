@@ -232,6 +232,8 @@ def lower_data(b, g, dy, w, bias, mask, dx):
 
 
 def lower_weight(b, g, x, dy, dw):
+    if winograd.pays(b, g, g.o, g.c, g.oh, g.ow):
+        return winograd.lower_weight(b, g, x, window_origin(g, x, x.lanes), dy, dw)
     blocks = -(-g.o // b.vw)
     nv = min(3, blocks) if g.groups == 1 else choose_nv(b, g.o, g.og, g.ow)
     runs, run_len, panels = _forward_panels(b, g, x, nv)

@@ -70,3 +70,31 @@ def lower(b, g: Geometry, x, x_at, w, bias, mask, y, lanes, red, oh, ow, flip, a
         outs=outs, npanels=panels, nv=nv, tiles=tiles, scratch_size=size, u_p=u_p, **x.strides("x"), **y.strides("y"),
         **m, act=act,
     )  # fmt: skip
+
+
+GRADIENT_BYTES = 8 << 20  # what the sums of all slots may take
+UNITS = 8  # into which a weight gradient is cut at least, by slots of tiles and groups of panels
+
+
+def lower_weight(b, g: Geometry, x, x_at, dy, dw):
+    """dw from x (x_at: the first output's window) and dy."""
+    blocks, outs, nv = x.c, dy.c, min(b.tile_nv, dy.c)
+    panels = -(-outs // nv)
+    k, width = blocks * b.vw, nv * b.vw
+    total = g.n * -(-g.oh // 4) * -(-g.ow // 4)
+    size = POINTS * panels * k * width
+    slots = max(1, min(UNITS, GRADIENT_BYTES // (4 * size), total // FEWEST_TILES))
+    groups = min(panels, -(-UNITS // slots))
+    u = b.scratch(slots * size)
+    per_tile = k + 16 + -(-panels // groups) * width + 16
+    tiles = min(MOST_TILES, max(FEWEST_TILES, POINT_BYTES // (POINTS * per_tile * 4)), -(-total // slots))
+    b.emit(
+        "winograd_wgrad", 36.0 * total * k * outs * b.vw, x=x_at, dy=dy.at(), u=u.at(),
+        scratch=b.scratch(POINTS * tiles * per_tile * b.threads).at(), n=g.n, oh=g.oh, ow=g.ow, blocks=blocks,
+        outs=outs, npanels=panels, nv=nv, slots=slots, groups=groups, tiles=tiles, scratch_size=POINTS * tiles * per_tile,
+        **x.strides("x"), **dy.strides("y"),
+    )  # fmt: skip
+    b.emit(
+        "winograd_unpack", 36.0 * slots * panels * k * width, u=u.at(), dw=dw.at(), npanels=panels, k=k, nv=nv, red=g.c,
+        lanes=g.o, slots=slots,
+    )  # fmt: skip
