@@ -69,6 +69,8 @@ CASES = {
     "hardtanh": (lambda f, x: f.hardtanh(x, -0.3, 0.7), [(5, 33)]),
     "hardsigmoid": (lambda f, x: f.hardsigmoid(x * 3), [(5, 33)]),
     "hardswish": (lambda f, x: f.hardswish(x * 3), [(5, 33)]),
+    "leaky_relu turned": (lambda f, x: f.leaky_relu(x, -0.3), [(5, 33)]),
+    "elu turned": (lambda f, x: f.elu(x * 3, -0.7), [(5, 33)]),
     "silu": (lambda f, x: f.silu(x * 5), [(5, 33)]),
     "gelu": (lambda f, x: f.gelu(x * 3), [(5, 33)]),
     "gelu tanh": (lambda f, x: f.gelu(x * 3, approximate="tanh"), [(5, 33)]),
@@ -292,3 +294,22 @@ def test_nearest_takes_the_pixels_that_pytorch_takes(size, factor):
         x = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
         expected = TF.interpolate(torch.tensor(x), scale_factor=factor).numpy()
         np.testing.assert_array_equal(F.interpolate(x, scale_factor=factor), expected)
+
+
+@pytest.mark.parametrize("slope", [0.3, -0.7])
+@pytest.mark.parametrize("name", ["leaky_relu", "elu"])
+def test_activations_at_the_edges(name, slope):
+    """Zeros, infinities and NaN. At NaN PyTorch's gradient of elu is NaN in its vectors and dy in the values left over:
+    32 values leave none over, and for the turned elu, composed here, either will do."""
+    x = np.resize(np.array([np.nan, np.inf, -np.inf, 0.0, 1e-30, -1e-30, 3, -2], np.float32), 32)
+    leaf = torch.tensor(x, requires_grad=True)
+    want = getattr(TF, name)(leaf, slope)
+    want.backward(torch.full((32,), 3.0))
+    y, pullback = fc.vjp(lambda x: getattr(F, name)(x, slope), x)
+    np.testing.assert_allclose(y, want.detach().numpy(), rtol=1e-6)
+    dx, wanted = pullback(np.full(32, 3, np.float32)), leaf.grad.numpy()
+    if name == "elu" and slope < 0:
+        dx, wanted = dx[~np.isnan(x)], wanted[~np.isnan(x)]
+    np.testing.assert_allclose(dx, wanted, rtol=1e-5)
+    with pytest.raises(ValueError, match="must be a number, got nan"):
+        getattr(F, name)(x, float("nan"))
