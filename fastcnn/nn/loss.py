@@ -20,7 +20,8 @@ class CrossEntropyLoss(Configured, Module):
     probabilities of the classes, floats of the logits' shape.
 
     weight: one factor per class, [C], or None. Targets equal to ignore_index do not count. "mean" divides by the sum of
-    the weights of the targets that count; for probabilities, by their number. TypeError or ValueError for arguments that are not allowed.
+    the weights of the targets that count; for probabilities, by their number. TypeError or ValueError for what is
+    not allowed.
     """
 
     weight: Any

@@ -106,7 +106,9 @@ class _InstanceNorm(_BatchNorm):
         self._hyper[0] = 0 if value is None else check.number(type(self).__name__, "momentum", value, 0, 1)
 
     def forward(self, x: Any) -> Any:
-        """x: [N, num_features, ...]."""
+        """x: [N, num_features, ...], or one item without the N."""
+        if x.ndim == self.dimensions[0] - 1:
+            return F.squeeze(self.forward(F.unsqueeze(x, 0)), 0)
         if x.ndim not in self.dimensions or x.shape[1] != self.num_features:
             raise ValueError(
                 f"{type(self).__name__}: input must have {self.dimensions[0]} dimensions and {self.num_features} "
