@@ -355,6 +355,26 @@ def test_cut_networks_give_what_the_whole_ones_do(name, layers, channels, tmp_pa
     assert "backbone.body" in model.summary((2, 3, 64, 64))
 
 
+def test_onnx(tmp_path):
+    """Two outputs, and a map of one place, whose transpose moves nothing."""
+    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    fc.manual_seed(2)
+    cut = models.SSDFeatureExtractor(models.squeezenet1_1(), ["features.7"], (32, 16, 8))
+    model = models.SSD(cut, DefaultBoxGenerator([[2], [2], [], []]), (48, 48), 3).eval()
+    x = np.random.default_rng(10).random((2, 3, 48, 48)).astype(np.float32)
+    want = model(x)
+    assert [m.shape[2] for m in cut.eval()(x)][-1] == 1
+    path = str(tmp_path / "ssd.onnx")
+    fc.onnx.export(model, path, (1, 3, 48, 48))
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    found = session.run(None, {session.get_inputs()[0].name: x})
+    again = fc.onnx.load(path).eval()(x)
+    for value, other, expected in zip(found, again, want):
+        np.testing.assert_allclose(value, expected, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(other, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_replace_head():
     model = models.SSD(TwoMaps(), DefaultBoxGenerator([[2], [2]]), **OPTIONS)
     before = model.state_dict()
