@@ -11,23 +11,35 @@ from .graph.plan import Cache, Program
 from .optim.optimizer import StaleUpdate
 
 
+def _targets(y) -> np.ndarray | tuple[np.ndarray, ...]:
+    """Targets gated: a tuple of arrays stays one, anything else is an array."""
+    if isinstance(y, tuple) and y and all(isinstance(v, np.ndarray) for v in y):
+        return tuple([gate(v, f"step: y[{i}]") for i, v in enumerate(y)])
+    return gate(y, "step: y")
+
+
+def _each(y) -> tuple:
+    return y if isinstance(y, tuple) else (y,)
+
+
 class TrainingStep:
     """`step(x, y)` -> the loss before the update (a float); with outputs=True -> (loss, the model's output,
     the first one if there are several).
 
-    One plan per input shape (a smaller last batch is another one) over the same parameters.
+    y: an array, or a tuple of arrays, which `loss` gets as a tuple. One plan per input shape (a smaller last batch is
+    another one) over the same parameters.
     """
 
     def __init__(self, model, loss, optimizer, outputs: bool = False):
         self.model, self.loss, self.optimizer, self.outputs = model, loss, optimizer, bool(outputs)
         self._programs = Cache(8)
 
-    def program(self, x: np.ndarray, y: np.ndarray) -> Program:
+    def program(self, x: np.ndarray, y: np.ndarray | tuple[np.ndarray, ...]) -> Program:
         """The program for arrays of these shapes, the optimizer's counters and rates made ready for one run."""
         key = (
             x.shape,
-            y.shape,
-            y.dtype.char,
+            isinstance(y, tuple),
+            tuple([(v.shape, v.dtype.char) for v in _each(y)]),
             self.model._mode_key(),
             config.structure_version(),
             config.get_num_threads(),
@@ -45,12 +57,15 @@ class TrainingStep:
         return program
 
     def _build(self, x, y) -> Program:
-        def objective(x, y):
+        several = isinstance(y, tuple)
+
+        def objective(x, *y):
             out = self.model(x)
             first = out[0] if isinstance(out, tuple) else out
-            return (self.loss(out, y), first) if self.outputs else (self.loss(out, y),)
+            loss = self.loss(out, y if several else y[0])
+            return (loss, first) if self.outputs else (loss,)
 
-        inputs, (loss, *out), _ = trace(objective, [x, y])
+        inputs, (loss, *out), _ = trace(objective, [x, *_each(y)])
         if loss.shape != ():
             raise ValueError(f"compile_step: the loss must be a scalar, got shape {loss.shape}; use a reduction")
         leaves = parameters_of([loss])
@@ -79,16 +94,17 @@ class TrainingStep:
         return self.program(gate(x, "step: x"), gate(y, "step: y")).describe()
 
     def __call__(self, x, y):
-        x, y = gate(x, "step: x"), gate(y, "step: y")
+        x, y = gate(x, "step: x"), _targets(y)
         program = self.program(x, y)
-        results = program.step([x, y], random.next_seed() if program.random else 0)
+        results = program.step([x, *_each(y)], random.next_seed() if program.random else 0)
         config.weights_changed()
         loss = float(results[0])
         return (loss, results[1]) if self.outputs else loss
 
 
 def compile_step(model, loss, optimizer, outputs: bool = False) -> TrainingStep:
-    """A training step of `model`: `loss(model(x), y)`, its gradient and the optimizer's update in one C call.
+    """A training step of `model`: `loss(model(x), y)`, its gradient and the optimizer's update in one C call. y may be
+    a tuple of arrays.
 
     The model runs in the mode (train or eval) it is in at each call. The gradients go where
     `.grad` of the parameters lies after a backward(): take a copy of what you want to keep.

@@ -34,3 +34,19 @@ def pytest_collection_modifyitems(items):
 def root():
     """The source tree."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def torchvision():
+    """torchvision.models; its plain Python part where its compiled one is for another build of torch."""
+    torch = pytest.importorskip("torch")
+    try:
+        import torchvision.models as theirs
+    except RuntimeError:  # the networks need no more than the names of the compiled operators
+        library = torch.library.Library("torchvision", "DEF")
+        for op in ("nms", "qnms"):
+            library.define(f"{op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        import torchvision.models as theirs
+    except ImportError:
+        pytest.skip("torchvision is not installed")
+    return theirs

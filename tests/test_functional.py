@@ -93,7 +93,7 @@ def test_same_padding_is_tensorflows(stride, kernel):
 
 ERRORS = [
     (lambda: F.conv2d(X, W[:, :3]), ValueError, r"conv2d: input has 4 channels .* expected 3"),
-    (lambda: F.conv2d(X[0], W), ValueError, r"conv2d: input must have 4 dimensions .*\(4, 7, 6\)"),
+    (lambda: F.conv2d(X[0, 0], W), ValueError, r"conv2d: input must have 4 dimensions .*\(7, 6\)"),
     (lambda: F.conv2d(X, W, bias=np.ones(4, np.float32)), ValueError, r"conv2d: bias must have shape \(5,\), got \(4,\)"),
     (lambda: F.conv2d(X, W, stride=0), ValueError, r"conv2d: stride .*>= 1, got 0"),
     (lambda: F.conv2d(X, W, stride=1.5), TypeError, r"conv2d: stride"),

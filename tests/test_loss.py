@@ -30,6 +30,40 @@ def test_cross_entropy(shape, reduction, weighted, smoothing, isa):  # noqa: F81
     np.testing.assert_allclose(pullback(dy), 2 * dx, rtol=64 * EPS, atol=64 * EPS)
 
 
+@pytest.mark.parametrize("shape", [(5, 7), (3, 4, 2, 5)])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("weighted, smoothing", [(False, 0.0), (True, 0.0), (True, 0.3), (False, 1.0)])
+def test_cross_entropy_with_probabilities(shape, reduction, weighted, smoothing):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(4)
+    x = (rng.standard_normal(shape) * 4).astype(np.float32)
+    target = rng.random(shape).astype(np.float32)
+    target /= target.sum(1, keepdims=True)
+    weight = rng.uniform(0.5, 2, shape[1]).astype(np.float32) if weighted else None
+    options = dict(reduction=reduction, label_smoothing=smoothing)
+    exact, soft = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (x, target))
+    w = None if weight is None else torch.tensor(weight, dtype=torch.float64)
+    want = torch.nn.functional.cross_entropy(exact, soft, w, **options)
+    want.sum().backward()
+    loss, pullback = fc.vjp(lambda x, t: F.cross_entropy(x, t, weight, **options), x, target)
+    np.testing.assert_allclose(loss, want.detach().numpy(), rtol=64 * EPS, atol=64 * EPS)
+    dx, dt = pullback(np.ones(np.shape(loss), np.float32))
+    np.testing.assert_allclose(dx, exact.grad.numpy(), rtol=64 * EPS, atol=64 * EPS)
+    np.testing.assert_allclose(dt, soft.grad.numpy(), rtol=64 * EPS, atol=64 * EPS)
+    layer = nn.CrossEntropyLoss(weight, **options)
+    np.testing.assert_array_equal(layer(x, target), F.cross_entropy(x, target, weight, **options))
+
+
+def test_probabilities_are_refused_where_they_mean_nothing():
+    x = np.zeros((2, 3), np.float32)
+    with pytest.raises(ValueError, match=r"ignore_index \(1\) is for class indices"):
+        F.cross_entropy(x, x, ignore_index=1)
+    with pytest.raises(ValueError, match="label_smoothing must be in"):
+        F.cross_entropy(x, x, label_smoothing=2.0)
+    with pytest.raises(TypeError, match=r"or probabilities of shape \(2, 3\), got float32 \(2,\)"):
+        F.cross_entropy(x, x[:, 0])
+
+
 def test_cross_entropy_of_extreme_logits():
     x = np.array([[1e4, -1e4, 0], [-1e4, 1e4, 0]], np.float32)
     loss, pullback = fc.vjp(lambda x: F.cross_entropy(x, np.array([1, 1])), x)

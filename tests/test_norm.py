@@ -201,3 +201,53 @@ def test_torch_parity(options):
     ours.eval(), theirs.eval()
     np.testing.assert_allclose(ours(x), theirs(torch.tensor(x)).detach().numpy(), rtol=1e-4, atol=1e-5)
     ours.load_state_dict({k: v.numpy() for k, v in theirs.state_dict().items()})
+
+
+@pytest.mark.parametrize("layer, shape", [("1d", (3, 4, 6)), ("2d", (5, 4, 3, 6)), ("3d", (2, 4, 3, 2, 3))])
+@pytest.mark.parametrize("options", [{}, {"affine": True, "momentum": 0.3}, {"momentum": None}])
+def test_instance_norm_running_statistics_as_torch(layer, shape, options):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(6)
+    options = {"track_running_stats": True, **options}
+    ours = getattr(nn, f"InstanceNorm{layer}")(4, **options)
+    theirs = getattr(torch.nn, f"InstanceNorm{layer}")(4, **options)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    if ours.affine:
+        values = rng.standard_normal((2, 4)).astype(np.float32)
+        for p, q, v in zip(ours.parameters(), theirs.parameters(), values):
+            p[...] = v
+            q.data[...] = torch.tensor(v)
+    for _ in range(3):
+        x, dy = (rng.standard_normal(shape).astype(np.float32) * 2 + 1 for _ in range(2))
+        leaf = torch.tensor(x, requires_grad=True)
+        theirs.zero_grad()
+        out = theirs(leaf)
+        out.backward(torch.tensor(dy))
+        y, pullback = fc.vjp(ours, x)
+        np.testing.assert_allclose(y, out.detach().numpy(), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(pullback(dy), leaf.grad.numpy(), rtol=1e-4, atol=1e-4)
+    if ours.affine:
+        theirs(leaf)  # another run, for the gradients of the parameters
+        ours(x).backward(dy)
+        for p, q in zip(ours.parameters(), theirs.parameters()):
+            np.testing.assert_allclose(p.grad, q.grad.numpy(), rtol=1e-4, atol=1e-4)
+    for name, value in theirs.state_dict().items():
+        np.testing.assert_allclose(ours.state_dict()[name], value.numpy(), rtol=1e-5, atol=1e-6, err_msg=name)
+    ours.eval(), theirs.eval()
+    np.testing.assert_allclose(ours(x), theirs(torch.tensor(x)).detach().numpy(), rtol=1e-4, atol=1e-5)
+    assert f"momentum={options.get('momentum', 0.1)}" in repr(ours)
+
+
+def test_instance_norm_function_moves_the_arrays_it_is_given():
+    torch = pytest.importorskip("torch")
+    x = np.random.default_rng(7).standard_normal((3, 2, 5)).astype(np.float32)
+    arrays = [np.zeros(2, np.float32), np.ones(2, np.float32)]
+    tensors = [torch.zeros(2), torch.ones(2)]
+    want = torch.nn.functional.instance_norm(torch.tensor(x), *tensors, None, None, True, 0.4, 1e-3)
+    np.testing.assert_allclose(F.instance_norm(x, *arrays, None, None, True, 0.4, 1e-3), want.numpy(), atol=1e-5)
+    for ours, theirs in zip(arrays, tensors):
+        np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-5)
+    with pytest.raises(ValueError, match="give running_mean and running_var both"):
+        F.instance_norm(x, use_input_stats=False)
+    with pytest.raises(ValueError, match="more than 1 value"):
+        nn.InstanceNorm1d(2, track_running_stats=True)(x[:, :, :1])

@@ -69,6 +69,8 @@ CASES = {
     "hardtanh": (lambda f, x: f.hardtanh(x, -0.3, 0.7), [(5, 33)]),
     "hardsigmoid": (lambda f, x: f.hardsigmoid(x * 3), [(5, 33)]),
     "hardswish": (lambda f, x: f.hardswish(x * 3), [(5, 33)]),
+    "leaky_relu turned": (lambda f, x: f.leaky_relu(x, -0.3), [(5, 33)]),
+    "elu turned": (lambda f, x: f.elu(x * 3, -0.7), [(5, 33)]),
     "silu": (lambda f, x: f.silu(x * 5), [(5, 33)]),
     "gelu": (lambda f, x: f.gelu(x * 3), [(5, 33)]),
     "gelu tanh": (lambda f, x: f.gelu(x * 3, approximate="tanh"), [(5, 33)]),
@@ -292,3 +294,72 @@ def test_nearest_takes_the_pixels_that_pytorch_takes(size, factor):
         x = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
         expected = TF.interpolate(torch.tensor(x), scale_factor=factor).numpy()
         np.testing.assert_array_equal(F.interpolate(x, scale_factor=factor), expected)
+
+
+@pytest.mark.parametrize("slope", [0.3, -0.7])
+@pytest.mark.parametrize("name", ["leaky_relu", "elu"])
+def test_activations_at_the_edges(name, slope):
+    """Zeros, infinities and NaN. At NaN PyTorch's gradient of elu is NaN in its vectors and dy in the values left over:
+    32 values leave none over, and for the turned elu, composed here, either will do."""
+    x = np.resize(np.array([np.nan, np.inf, -np.inf, 0.0, 1e-30, -1e-30, 3, -2], np.float32), 32)
+    leaf = torch.tensor(x, requires_grad=True)
+    want = getattr(TF, name)(leaf, slope)
+    want.backward(torch.full((32,), 3.0))
+    y, pullback = fc.vjp(lambda x: getattr(F, name)(x, slope), x)
+    np.testing.assert_allclose(y, want.detach().numpy(), rtol=1e-6)
+    dx, wanted = pullback(np.full(32, 3, np.float32)), leaf.grad.numpy()
+    if name == "elu" and slope < 0:
+        dx, wanted = dx[~np.isnan(x)], wanted[~np.isnan(x)]
+    np.testing.assert_allclose(dx, wanted, rtol=1e-5)
+    with pytest.raises(ValueError, match="must be a number, got nan"):
+        getattr(F, name)(x, float("nan"))
+
+
+ONE_ITEM = {
+    "conv1d": (lambda f, x, w: f.conv1d(x, w, padding=1), [(4, 9), (5, 4, 3)]),
+    "conv2d": (lambda f, x, w, b: f.conv2d(x, w, b, 2, 1), [(4, 9, 7), (6, 4, 3, 3), (6,)]),
+    "conv3d": (lambda f, x, w: f.conv3d(x, w), [(2, 4, 5, 6), (3, 2, 2, 3, 3)]),
+    "conv_transpose1d": (lambda f, x, w: f.conv_transpose1d(x, w, None, 2), [(4, 6), (4, 3, 3)]),
+    "conv_transpose2d": (lambda f, x, w: f.conv_transpose2d(x, w, None, 2), [(4, 5, 6), (4, 3, 3, 3)]),
+    "conv_transpose3d": (lambda f, x, w: f.conv_transpose3d(x, w), [(2, 3, 4, 3), (2, 3, 2, 2, 2)]),
+    "max_pool1d": (lambda f, x: f.max_pool1d(x, 2), [(3, 8)]),
+    "max_pool2d": (lambda f, x: f.max_pool2d(x, 3, 2, 1), [(3, 8, 9)]),
+    "max_pool3d": (lambda f, x: f.max_pool3d(x, 2), [(3, 4, 6, 5)]),
+    "avg_pool1d": (lambda f, x: f.avg_pool1d(x, 2), [(3, 8)]),
+    "avg_pool2d": (lambda f, x: f.avg_pool2d(x, 3, 2, 1), [(3, 8, 9)]),
+    "avg_pool3d": (lambda f, x: f.avg_pool3d(x, 2), [(3, 4, 6, 5)]),
+    "adaptive_avg_pool1d": (lambda f, x: f.adaptive_avg_pool1d(x, 3), [(3, 8)]),
+    "adaptive_avg_pool2d": (lambda f, x: f.adaptive_avg_pool2d(x, (2, 3)), [(3, 8, 9)]),
+    "adaptive_max_pool2d": (lambda f, x: f.adaptive_max_pool2d(x, (2, 3)), [(3, 8, 9)]),
+    "adaptive_avg_pool3d": (lambda f, x: f.adaptive_avg_pool3d(x, 2), [(3, 4, 6, 5)]),
+    "linear": (lambda f, x, w, b: f.linear(x, w, b), [(9,), (5, 9), (5,)]),
+}
+
+
+@pytest.mark.parametrize("name", ONE_ITEM)
+def test_one_item_without_its_batch(name):
+    function, shapes = ONE_ITEM[name]
+    rng = np.random.default_rng(11)
+    arrays = [rng.standard_normal(s).astype(np.float32) for s in shapes]
+    leaves = [torch.tensor(a, requires_grad=True) for a in arrays]
+    want = function(TF, *leaves)
+    dy = rng.standard_normal(tuple(want.shape)).astype(np.float32)
+    want.backward(torch.tensor(dy))
+    y, pullback = fc.vjp(lambda *a: function(F, *a), *arrays)
+    np.testing.assert_allclose(y, want.detach().numpy(), rtol=1e-4, atol=1e-5)
+    grads = pullback(dy)
+    for grad, leaf in zip(grads if len(arrays) > 1 else [grads], leaves):
+        np.testing.assert_allclose(grad, leaf.grad.numpy(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(function(F, *arrays), y, rtol=1e-6)
+
+
+def test_modules_and_indices_of_one_item():
+    x = np.random.default_rng(12).standard_normal((4, 8, 6)).astype(np.float32)
+    y, where = F.max_pool2d(x, 2, return_indices=True)
+    want, theirs = TF.max_pool2d(torch.tensor(x), 2, return_indices=True)
+    np.testing.assert_array_equal(where, theirs.numpy())
+    np.testing.assert_array_equal(F.max_unpool2d(y, where, 2), TF.max_unpool2d(want, theirs, 2).numpy())
+    layer, reference = nn.InstanceNorm2d(4), torch.nn.InstanceNorm2d(4)
+    np.testing.assert_allclose(layer(x), reference(torch.tensor(x)).numpy(), rtol=1e-4, atol=1e-5)
+    model = nn.Sequential(nn.Conv2d(4, 3, 3), nn.ReLU(), nn.MaxPool2d(2))
+    np.testing.assert_allclose(model(x), model(x[None])[0], rtol=1e-5, atol=1e-6)

@@ -27,6 +27,7 @@ from .activation import (
     tanh,
 )
 from .arithmetic import abs, arithmetic, erf, exp, log, mean, pow, sqrt, square, sum, var
+from .boxes import batched_nms, box_area, box_convert, box_iou, clip_boxes_to_image, nms
 from .conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
 from .dropout import dropout, dropout2d, stochastic_depth
 from .linear import linear, matmul
@@ -92,11 +93,16 @@ __all__ = [
     "avg_pool2d",
     "avg_pool3d",
     "batch_norm",
+    "batched_nms",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
+    "box_area",
+    "box_convert",
+    "box_iou",
     "cat",
     "chunk",
     "clamp",
+    "clip_boxes_to_image",
     "conv1d",
     "conv2d",
     "conv3d",
@@ -143,6 +149,7 @@ __all__ = [
     "mse_loss",
     "narrow",
     "nll_loss",
+    "nms",
     "normalize",
     "pad",
     "permute",

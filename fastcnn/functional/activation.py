@@ -22,17 +22,19 @@ def relu(x):
 
 @operation("x")
 def leaky_relu(x, negative_slope=0.01):
-    """x where positive, else negative_slope * x (negative_slope >= 0)."""
-    if not negative_slope >= 0:
-        raise ValueError(f"leaky_relu: negative_slope must be >= 0, got {negative_slope}")
+    """x where positive, else negative_slope * x."""
+    if negative_slope != negative_slope:
+        raise ValueError("leaky_relu: negative_slope must be a number, got nan")
     return map_(x, "leaky_relu", negative_slope)
 
 
 @operation("x")
 def elu(x, alpha=1.0):
-    """x where positive, else alpha * (exp(x) - 1) (alpha >= 0)."""
-    if not alpha >= 0:
-        raise ValueError(f"elu: alpha must be >= 0, got {alpha}")
+    """x where positive, else alpha * (exp(x) - 1)."""
+    if alpha != alpha:
+        raise ValueError("elu: alpha must be a number, got nan")
+    if alpha < 0:  # the sign of the output does not tell that of x, which the gradient of "elu" relies on
+        return map_(x, "relu") + map_(map_(x, "clamp", -math.inf, 0.0), "elu", 1.0) * alpha
     return map_(x, "elu", alpha)
 
 

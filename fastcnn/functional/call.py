@@ -9,15 +9,28 @@ from typing import Any
 import numpy as np
 
 from ..graph.autograd import call_function
-from ..graph.trace import Symbol, is_tracing, leaf
+from ..graph.trace import Symbol, add_node, is_tracing, leaf
+from ..ops import OPS
 
 
 def _freeze(value):
     return tuple(_freeze(v) for v in value) if isinstance(value, (list, tuple, np.ndarray)) else value
 
 
-def operation(*arrays: str) -> Any:
-    """Let a function of symbols take arrays too. `arrays` names the arguments that are arrays (None is left out)."""
+def _one_item(fn, values, names):
+    """fn's results for a batch of one item, without the batch's dimension."""
+    shapes = {n: (1, *values[n].shape) for n in names}
+    out = fn(**{**values, **{n: add_node(OPS["reshape"], [values[n]], shape=shape) for n, shape in shapes.items()}})
+    single = isinstance(out, Symbol)
+    results = [add_node(OPS["reshape"], [y], shape=y.shape[1:]) for y in ([out] if single else out)]
+    return results[0] if single else tuple(results)
+
+
+def operation(*arrays: str, rank: int = 0, items: tuple[str, ...] = ("x",)) -> Any:
+    """Let a function of symbols take arrays too. `arrays` names the arguments that are arrays (None is left out).
+
+    rank: how many dimensions the arguments `items` have; with one less, they are one item without its batch.
+    """
 
     def decorate(fn):
         signature = inspect.signature(fn)
@@ -35,6 +48,8 @@ def operation(*arrays: str) -> Any:
                 for n in names:
                     if not isinstance(values[n], Symbol):
                         values[n] = leaf(values[n])
+                if rank and all(values[n].ndim == rank - 1 for n in items):
+                    return _one_item(fn, values, items)
                 return fn(*bound.args, **bound.kwargs)
             rest = {n: _freeze(v) for n, v in values.items() if n not in names}
             return call_function(

@@ -15,7 +15,7 @@ def _groups(op, groups):
     return ints(op, "groups", groups, 1, 1)[0]
 
 
-@operation("x", "weight", "bias")
+@operation("x", "weight", "bias", rank=4)
 def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     """Convolution of x (N, C, H, W) with weight (O, C/groups, KH, KW), plus bias (O).
 
@@ -49,7 +49,7 @@ def _one(op, argument, value, least):
     return (1, ints(op, argument, value, 1, least)[0])
 
 
-@operation("x", "weight", "bias")
+@operation("x", "weight", "bias", rank=3)
 def conv1d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     """Convolution of x (N, C, L) with weight (O, C/groups, K), plus bias (O).
 
@@ -63,7 +63,7 @@ def conv1d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     return _reshape(y, *y.shape[:2], y.shape[3])
 
 
-@operation("x", "weight", "bias")
+@operation("x", "weight", "bias", rank=5)
 def conv3d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     """Convolution of x (N, C, D, H, W) with weight (O, C/groups, KD, KH, KW), plus bias (O).
 
@@ -120,7 +120,7 @@ def _transposed(op, x, weight, bias, stride, padding, output_padding, groups, di
     )
 
 
-@operation("x", "weight", "bias")
+@operation("x", "weight", "bias", rank=4)
 def conv_transpose2d(x, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
     """Transposed convolution of x (N, C, H, W) with weight (C, O/groups, KH, KW), plus bias (O): the adjoint of conv2d.
 
@@ -134,7 +134,7 @@ def conv_transpose2d(x, weight, bias=None, stride=1, padding=0, output_padding=0
     return _transposed(op, x, weight, bias, *pairs, _groups(op, groups), pair(op, "dilation", dilation, 1))
 
 
-@operation("x", "weight", "bias")
+@operation("x", "weight", "bias", rank=3)
 def conv_transpose1d(x, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
     """Transposed convolution of x (N, C, L) with weight (C, O/groups, K), plus bias (O): the adjoint of conv1d."""
     op = "conv_transpose1d"
@@ -147,7 +147,7 @@ def conv_transpose1d(x, weight, bias=None, stride=1, padding=0, output_padding=0
     return _reshape(y, *y.shape[:2], y.shape[3])
 
 
-@operation("x", "weight", "bias")
+@operation("x", "weight", "bias", rank=5)
 def conv_transpose3d(x, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
     """Transposed convolution of x (N, C, D, H, W) with weight (C, O/groups, KD, KH, KW), plus bias (O)."""
     op = "conv_transpose3d"

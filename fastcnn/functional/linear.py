@@ -13,7 +13,7 @@ from .shape import reshape
 @operation("x", "weight", "bias")
 def linear(x, weight, bias=None):
     """x (..., in) times weight (out, in) transposed, plus bias (out)."""
-    if x.ndim > 2:
+    if x.ndim == 1 or x.ndim > 2:
         flat = reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
         return reshape(linear(flat, weight, bias), (*x.shape[:-1], weight.shape[0]))
     return add_node(OPS["linear"], [x, weight] + ([bias] if bias is not None else []))

@@ -11,15 +11,21 @@ from ..ops import OPS
 from ..ops.loss import check_reduction
 from ..ops.shape import reduce_sum
 from ..ops.shape import transpose as _transpose
-from .activation import map_
+from .activation import log_softmax, map_
 from .call import operation
 
 
 @operation("logits", "target", "weight")
 def cross_entropy(logits, target, weight=None, ignore_index=-100, reduction="mean", label_smoothing=0.0):
-    """Cross-entropy of softmax(logits) (N, C, ...) with class indices target (N, ...), integers in [0, C)."""
-    inputs = [logits, target] + ([weight] if weight is not None else [])
+    """Cross-entropy of softmax(logits) (N, C, ...) with target: class indices (N, ...), integers in [0, C), or
+    floats of the logits' shape, the probabilities of the classes.
+
+    "mean" divides by the sum of the weights of the targets that count; for probabilities, by their number.
+    """
     check_reduction("cross_entropy", reduction)
+    if target.dtype == "float32" and target.shape == logits.shape and logits.ndim > 1:
+        return _soft_cross_entropy(logits, target, weight, ignore_index, reduction, float(label_smoothing))
+    inputs = [logits, target] + ([weight] if weight is not None else [])
     loss, _ = add_node(
         OPS["cross_entropy"],
         inputs,
@@ -28,6 +34,23 @@ def cross_entropy(logits, target, weight=None, ignore_index=-100, reduction="mea
         label_smoothing=float(label_smoothing),
     )
     return loss if reduction == "none" else add_node(OPS["sum_all"], [loss], alpha=1.0)
+
+
+def _soft_cross_entropy(logits, target, weight, ignore_index, reduction, label_smoothing):
+    classes = logits.shape[1]
+    if ignore_index >= 0:
+        raise ValueError(f"cross_entropy: ignore_index ({ignore_index}) is for class indices, not for probabilities")
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"cross_entropy: label_smoothing must be in [0, 1], got {label_smoothing}")
+    if weight is not None and weight.shape != (classes,):
+        raise ValueError(f"cross_entropy: weight must have shape ({classes},), got {weight.shape}")
+    if label_smoothing:
+        target = target * (1 - label_smoothing) + label_smoothing / classes
+    if weight is not None:
+        target = target * add_node(OPS["reshape"], [weight], shape=(1, classes, *[1] * (logits.ndim - 2)))
+    shape = (logits.shape[0], *logits.shape[2:])
+    loss = -add_node(OPS["reshape"], [reduce_sum(target * log_softmax(logits, 1), [1])], shape=shape)
+    return _reduced("cross_entropy", loss, reduction)
 
 
 def _same(op, x, target):

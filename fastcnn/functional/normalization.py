@@ -102,19 +102,60 @@ def group_norm(x, num_groups, weight=None, bias=None, eps=1e-5):
     return _scaled(y, weight, bias, (1, c, *[1] * (x.ndim - 2)))
 
 
-@operation("x", "running_mean", "running_var", "weight", "bias")
-def instance_norm(x, running_mean=None, running_var=None, weight=None, bias=None, use_input_stats=True, eps=1e-5):
-    """x (N, C, ...), each item's channels brought to mean 0 and variance 1, times weight (C), plus bias (C).
-
-    With use_input_stats False, running_mean and running_var are used instead (Ulyanov et al., 2016).
-    """
-    if x.ndim < 3:
+def _spatial(x):
+    """How many values a channel of an item of x (N, C, ...) has, at least 2."""
+    if len(x.shape) < 3:
         raise ValueError(f"instance_norm: input must have at least 3 dimensions (N, C, ...), got shape {x.shape}")
-    if not use_input_stats:
-        return channel_norm(x, running_mean, running_var, weight, bias, eps)[0]
-    if math.prod(x.shape[2:]) < 2:
+    count = math.prod(x.shape[2:])
+    if count < 2:
         raise ValueError(f"instance_norm: a channel needs more than 1 value to have a variance, got input {x.shape}")
+    return count
+
+
+def tracked_instance_norm(x, running, weight, bias, eps):
+    """As instance_norm, of symbols; `running` (see ops.norm.TrackMoments) moves to the means over the items of their
+    channels' means and unbiased variances."""
+    (n, c), count = x.shape[:2], _spatial(x)
+    flat = add_node(OPS["reshape"], [x], shape=(1, n * c, *x.shape[2:]))
+    mean, var = add_node(OPS["batch_moments"], [flat], layer="instance_norm")
+    items = (add_node(OPS["reshape"], [moment], shape=(n, c)) for moment in (mean, var))
+    mean = add_node(OPS["track_moments"], [mean, *(_mean_of_items(m) for m in items)], running=running, count=count)
+    y = add_node(OPS["batch_norm"], [flat, mean, var], eps=float(eps), training=True, affine=False, running=None)
+    weight, bias = (None if v is None else v if isinstance(v, Symbol) else leaf(v) for v in (weight, bias))
+    return _scaled(add_node(OPS["reshape"], [y], shape=x.shape), weight, bias, (1, c, *[1] * (x.ndim - 2)))
+
+
+def _mean_of_items(moment):
+    return add_node(OPS["reshape"], [_shape.reduce_sum(moment, [0], 1.0 / moment.shape[0])], shape=moment.shape[1:])
+
+
+@operation("x", "running_mean", "running_var", "weight", "bias")
+def _instance_norm(x, running_mean, running_var, weight, bias, eps):
+    if running_mean is not None:
+        return channel_norm(x, running_mean, running_var, weight, bias, eps)[0]
+    _spatial(x)
     return group_norm(x, x.shape[1], weight, bias, eps)
+
+
+def instance_norm(
+    x, running_mean=None, running_var=None, weight=None, bias=None, use_input_stats=True, momentum=0.1, eps=1e-5
+):
+    """x (N, C, ...), each item's channels brought to mean 0 and variance 1, times weight (C), plus bias (C)
+    (Ulyanov et al., 2016).
+
+    The arrays running_mean and running_var, if given, move by `momentum`, in place, to the means over the items of
+    their channels' means and unbiased variances; with use_input_stats False they are used instead.
+    """
+    if (running_mean is None) != (running_var is None) or running_mean is None and not use_input_stats:
+        raise ValueError("instance_norm: give running_mean and running_var both, or, with use_input_stats, neither")
+    if not use_input_stats:
+        return _instance_norm(x, running_mean, running_var, weight, bias, eps)
+    y = _instance_norm(x, None, None, weight, bias, eps)
+    if running_mean is not None and not isinstance(x, Symbol):
+        values = np.asarray(x, np.float64).reshape(*np.shape(x)[:2], -1)
+        for running, new in ((running_mean, values.mean(2)), (running_var, values.var(2, ddof=1))):
+            running[...] = (1 - momentum) * np.asarray(running) + momentum * new.mean(0)
+    return y
 
 
 @operation("x")

@@ -8,7 +8,7 @@ from ..ops.base import ints, pair
 from .call import operation
 
 
-@operation("x")
+@operation("x", rank=4)
 def max_pool2d(x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False):
     """Maximum over windows; with return_indices also the flat position of each in its H x W plane (int64)."""
     kernel = pair("max_pool2d", "kernel_size", kernel_size, 1)
@@ -24,7 +24,7 @@ def max_pool2d(x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=Fal
     return (y, idx) if return_indices else y
 
 
-@operation("x")
+@operation("x", rank=4)
 def avg_pool2d(x, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None):
     """Mean over windows."""
     kernel = pair("avg_pool2d", "kernel_size", kernel_size, 1)
@@ -72,26 +72,26 @@ def _max_pool(op, count, x, kernel_size, stride, padding, dilation, ceil_mode, r
     return (y, idx) if return_indices else y
 
 
-@operation("x")
+@operation("x", rank=3)
 def max_pool1d(x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False):
     """Maximum over windows of x (N, C, L)."""
     return _max_pool("max_pool1d", 1, x, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
-@operation("x")
+@operation("x", rank=5)
 def max_pool3d(x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False):
     """Maximum over windows of x (N, C, D, H, W)."""
     return _max_pool("max_pool3d", 3, x, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
-@operation("x")
+@operation("x", rank=3)
 def avg_pool1d(x, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True):
     """Mean over windows of x (N, C, L)."""
     table, _ = _pool("avg_pool1d", x, 1, kernel_size, stride, padding, 1, ceil_mode, True, count_include_pad)
     return add_node(OPS["gather_sum"], [x], table=table)
 
 
-@operation("x")
+@operation("x", rank=5)
 def avg_pool3d(x, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None):
     """Mean over windows of x (N, C, D, H, W)."""
     own = divisor_override is None
@@ -125,37 +125,37 @@ def _adaptive_max(op, x, output_size, count, return_indices):
     return (y, idx) if return_indices else y
 
 
-@operation("x")
+@operation("x", rank=3)
 def adaptive_avg_pool1d(x, output_size):
     """Mean over output_size windows of nearly equal size that cover x (N, C, L)."""
     return _adaptive_avg("adaptive_avg_pool1d", x, output_size, 1)
 
 
-@operation("x")
+@operation("x", rank=4)
 def adaptive_avg_pool2d(x, output_size):
     """Mean over output_size (an int or a pair; None: as the input) windows that cover x (N, C, H, W)."""
     return _adaptive_avg("adaptive_avg_pool2d", x, output_size, 2)
 
 
-@operation("x")
+@operation("x", rank=5)
 def adaptive_avg_pool3d(x, output_size):
     """Mean over output_size windows that cover x (N, C, D, H, W)."""
     return _adaptive_avg("adaptive_avg_pool3d", x, output_size, 3)
 
 
-@operation("x")
+@operation("x", rank=3)
 def adaptive_max_pool1d(x, output_size, return_indices=False):
     """Maximum over output_size windows of nearly equal size that cover x (N, C, L)."""
     return _adaptive_max("adaptive_max_pool1d", x, output_size, 1, return_indices)
 
 
-@operation("x")
+@operation("x", rank=4)
 def adaptive_max_pool2d(x, output_size, return_indices=False):
     """Maximum over output_size windows that cover x (N, C, H, W)."""
     return _adaptive_max("adaptive_max_pool2d", x, output_size, 2, return_indices)
 
 
-@operation("x")
+@operation("x", rank=5)
 def adaptive_max_pool3d(x, output_size, return_indices=False):
     """Maximum over output_size windows that cover x (N, C, D, H, W)."""
     return _adaptive_max("adaptive_max_pool3d", x, output_size, 3, return_indices)
@@ -177,19 +177,19 @@ def _unpool(op, count, x, indices, kernel_size, stride, padding, output_size):
     return add_node(OPS["scatter"], [x, indices], spatial=usual)
 
 
-@operation("x", "indices")
+@operation("x", "indices", rank=3, items=("x", "indices"))
 def max_unpool1d(x, indices, kernel_size, stride=None, padding=0, output_size=None):
     """Each value of x (N, C, L) at the position that max_pool1d's indices name, 0 elsewhere."""
     return _unpool("max_unpool1d", 1, x, indices, kernel_size, stride, padding, output_size)
 
 
-@operation("x", "indices")
+@operation("x", "indices", rank=4, items=("x", "indices"))
 def max_unpool2d(x, indices, kernel_size, stride=None, padding=0, output_size=None):
     """Each value of x (N, C, H, W) at the position that max_pool2d's indices name, 0 elsewhere."""
     return _unpool("max_unpool2d", 2, x, indices, kernel_size, stride, padding, output_size)
 
 
-@operation("x", "indices")
+@operation("x", "indices", rank=5, items=("x", "indices"))
 def max_unpool3d(x, indices, kernel_size, stride=None, padding=0, output_size=None):
     """Each value of x (N, C, D, H, W) at the position that max_pool3d's indices name, 0 elsewhere."""
     return _unpool("max_unpool3d", 3, x, indices, kernel_size, stride, padding, output_size)

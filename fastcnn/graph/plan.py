@@ -251,7 +251,9 @@ class Program:
         for i in range(first, last):
             self.plan.run(io, i, i + 1, self.threads)
             step = self.steps[i]
-            out = next((step.fields[k] for k in ("y", "dx", "c", "dw", "db") if k in step.fields), None)
+            if i + 1 < last and (self.steps[i + 1].node, self.steps[i + 1].kernel) == (step.node, step.kernel):
+                continue  # each step writes a part of the same array
+            out = next((f for f in map(step.fields.get, ("y", "dx", "c", "dw", "db")) if isinstance(f, Ref)), None)
             if clean and out is not None and step.node is not None:
                 root = lower._root(out.storage)
                 if root.base is None and out.storage.dense and out.storage.itemsize == 4:

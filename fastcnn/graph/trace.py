@@ -58,6 +58,29 @@ def recording():
         _state.records, _state.path = old, old_path
 
 
+class _Watch:
+    """Takes the place of a list of records: passes them on, and calls seen(path from here on, output)."""
+
+    def __init__(self, seen, outer, depth):
+        self.seen, self.outer, self.depth = seen, outer, depth
+
+    def append(self, record):
+        if self.outer is not None:
+            self.outer.append(record)
+        self.seen(".".join(_state.path[self.depth :]), record[2])
+
+
+@contextmanager
+def watching(seen):
+    """seen(path, output) is called after every module called inside, paths from here on; it may raise to stop."""
+    old = _state.records
+    _state.records = _Watch(seen, old, len(_state.path))
+    try:
+        yield
+    finally:
+        _state.records = old
+
+
 def is_tracing() -> bool:
     """Whether a function is being traced in this thread."""
     return _state.leaves is not None

@@ -1,9 +1,11 @@
 """Ready-made networks: torchvision's names, constructor arguments and state-dict keys where it has them."""
 
 from fastcnn.models.alexnet import AlexNet, AlexNet2012, alexnet, alexnet_2012
+from fastcnn.models.anchors import DefaultBoxGenerator
 from fastcnn.models.api import get_model, get_model_builder, get_model_weights, get_weight, list_models
 from fastcnn.models.densenet import DenseNet, densenet121
 from fastcnn.models.efficientnet import EfficientNet, efficientnet_b0
+from fastcnn.models.features import SSDFeatureExtractor
 from fastcnn.models.finetune import replace_head
 from fastcnn.models.googlenet import GoogLeNet, googlenet
 from fastcnn.models.inception import Inception3, inception_v3
@@ -26,6 +28,7 @@ from fastcnn.models.resnet import (
 )
 from fastcnn.models.segmentation import FCN, UNet, fcn_resnet50, unet
 from fastcnn.models.squeezenet import SqueezeNet, squeezenet1_1
+from fastcnn.models.ssd import SSD, ssd300_vgg16
 from fastcnn.models.vgg import VGG, vgg11, vgg11_bn, vgg13, vgg13_bn, vgg16, vgg16_bn, vgg19, vgg19_bn
 from fastcnn.models.weights import Weights, WeightsEnum
 from fastcnn.models.weights_table import (
@@ -63,6 +66,7 @@ _SHAPES = {
     "alexnet_2012": (3, 227, 227),
     "inception_v3": (3, 299, 299),
     "lenet5_1998": (1, 32, 32),
+    "ssd300_vgg16": (3, 300, 300),
     "unet": (1, 256, 256),
 }
 
@@ -77,6 +81,7 @@ __all__ = [
     "AlexNet2012",
     "AlexNet_Weights",
     "CifarResNet",
+    "DefaultBoxGenerator",
     "DenseNet",
     "DenseNet121_Weights",
     "EfficientNet",
@@ -103,6 +108,8 @@ __all__ = [
     "ResNet18_Weights",
     "ResNet34_Weights",
     "ResNet50_Weights",
+    "SSD",
+    "SSDFeatureExtractor",
     "SqueezeNet",
     "SqueezeNet1_1_Weights",
     "UNet",
@@ -149,6 +156,7 @@ __all__ = [
     "resnet50",
     "resnext50_32x4d",
     "squeezenet1_1",
+    "ssd300_vgg16",
     "unet",
     "vgg11",
     "vgg11_bn",

@@ -16,10 +16,13 @@ _AUXILIARY = ("aux1", "aux2", "AuxLogits", "aux_classifier")
 def replace_head(model: nn.Module, num_classes: int) -> nn.Module:
     """Exchange the last Linear (or, where there is none, the last Conv2d) for a fresh one with num_classes outputs.
 
-    Auxiliary heads are exchanged too, and the model's num_classes follows, so that it can be saved. Returns the model;
-    ValueError if it has neither layer.
+    Auxiliary heads are exchanged too, and the model's num_classes follows, so that it can be saved; of a detector, the
+    whole classification head. Returns the model; ValueError if it has neither layer.
     """
     num_classes = check.integer("replace_head", "num_classes", num_classes, 1)
+    if hasattr(model, "_replace_head"):  # a model whose head is more than its last layer
+        model._replace_head(num_classes)
+        return model
     heads = [child for name, child in model.named_children() if name in _AUXILIARY]
     main = [module for name, module in model.named_children() if name not in _AUXILIARY]
     for parts in [main, *([head] for head in heads)]:

@@ -16,10 +16,12 @@ REDUCTIONS = ("mean", "sum", "none")
 
 @register
 class CrossEntropyLoss(Configured, Module):
-    """Cross-entropy of logits [N, C] (or [N, C, ...]) with class indices [N] (or [N, ...]), softmax included.
+    """Cross-entropy of logits [N, C] (or [N, C, ...]) with class indices [N] (or [N, ...]), softmax included; or with
+    probabilities of the classes, floats of the logits' shape.
 
     weight: one factor per class, [C], or None. Targets equal to ignore_index do not count. "mean" divides by the sum of
-    the weights of the targets that count. TypeError or ValueError for arguments that are not allowed.
+    the weights of the targets that count; for probabilities, by their number. TypeError or ValueError for what is
+    not allowed.
     """
 
     weight: Any
@@ -45,7 +47,7 @@ class CrossEntropyLoss(Configured, Module):
         self.label_smoothing = check.number(name, "label_smoothing", label_smoothing, 0, 1)
 
     def forward(self, input: Any, target: Any) -> Any:
-        """input: logits [N, C, ...]; target: class indices [N, ...]."""
+        """input: logits [N, C, ...]; target: class indices [N, ...], or probabilities [N, C, ...]."""
         return F.cross_entropy(
             input,
             target,

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 import fastcnn.functional as F
+from fastcnn.functional.normalization import tracked_instance_norm
 from fastcnn.nn import check, init
 from fastcnn.nn.batchnorm import _BatchNorm
 from fastcnn.nn.module import Module, Parameter
@@ -77,48 +78,67 @@ class GroupNorm(Configured, Module):
 
 
 class _InstanceNorm(_BatchNorm):
-    """Each item's channels brought to mean 0 and variance 1 (with affine: times weight, plus bias)."""
+    """Each item's channels brought to mean 0 and variance 1 (with affine: times weight, plus bias).
+
+    With track_running_stats, running_mean and running_var move in training, by `momentum`, to the means over the items
+    of their channels' means and unbiased variances, and are used in evaluation. As in PyTorch, momentum None leaves
+    them as they are, and num_batches_tracked stays 0.
+    """
 
     def __init__(
         self,
         num_features: int,
         eps: float = 1e-5,
-        momentum: float = 0.1,
+        momentum: float | None = 0.1,
         affine: bool = False,
         track_running_stats: bool = False,
     ) -> None:
-        if track_running_stats:
-            raise ValueError(f"{type(self).__name__}: track_running_stats=True is not supported")
-        super().__init__(num_features, eps, momentum, affine, False)
+        super().__init__(num_features, eps, momentum, affine, track_running_stats)
+
+    @property
+    def momentum(self) -> float | None:
+        """How far the running statistics move at each step; None: not at all."""
+        return None if self._still else float(self._hyper[0])
+
+    @momentum.setter
+    def momentum(self, value: float | None) -> None:
+        self._still = value is None
+        self._hyper[0] = 0 if value is None else check.number(type(self).__name__, "momentum", value, 0, 1)
 
     def forward(self, x: Any) -> Any:
-        """x: [N, num_features, ...]."""
+        """x: [N, num_features, ...], or one item without the N."""
+        if x.ndim == self.dimensions[0] - 1:
+            return F.squeeze(self.forward(F.unsqueeze(x, 0)), 0)
         if x.ndim not in self.dimensions or x.shape[1] != self.num_features:
             raise ValueError(
                 f"{type(self).__name__}: input must have {self.dimensions[0]} dimensions and {self.num_features} "
                 f"channels, got shape {x.shape}"
             )
-        return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
+        if self.running_mean is None:
+            return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
+        if not self.training:
+            return F.instance_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, use_input_stats=False, eps=self.eps
+            )
+        running = self.running_mean.storage, self.running_var.storage, self._hyper
+        return tracked_instance_norm(x, running, self.weight, self.bias, self.eps)
 
 
 @register
 class InstanceNorm1d(_InstanceNorm):
-    """Instance normalisation of [N, C, L]; running statistics are not supported."""
-
+    __doc__ = (_InstanceNorm.__doc__ or "").replace("Each item's channels", "Each item's channels of [N, C, L]")
     dimensions = (3,)
 
 
 @register
 class InstanceNorm2d(_InstanceNorm):
-    """Instance normalisation of [N, C, H, W]; running statistics are not supported."""
-
+    __doc__ = (_InstanceNorm.__doc__ or "").replace("Each item's channels", "Each item's channels of [N, C, H, W]")
     dimensions = (4,)
 
 
 @register
 class InstanceNorm3d(_InstanceNorm):
-    """Instance normalisation of [N, C, D, H, W]; running statistics are not supported."""
-
+    __doc__ = (_InstanceNorm.__doc__ or "").replace("Each item's channels", "Each item's channels of [N, C, D, H, W]")
     dimensions = (5,)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -238,7 +239,12 @@ def _strided_copy(w: Writer, node: Node, x: str) -> str:
     """A transpose, a slice with steps, or padding and cropping: told apart by the strides."""
     a, shape = node.attrs, node.inputs[0].shape
     here, there = strides(shape), strides(a["shape"])
-    if list(a["x_strides"]) == here and list(a["y_strides"]) == there:
+    whole = math.prod(a["sizes"]) == math.prod(shape)  # of (1, C, 1, 1), say, a transpose has these strides too
+    if (
+        list(a["x_strides"]) == here
+        and list(a["y_strides"]) == there
+        and (not whole or tuple(a["sizes"]) == tuple(shape))
+    ):
         return _pad(w, x, shape, a, here, there)
     axes: list[int] = []
     for size, step in zip(a["sizes"], a["x_strides"]):

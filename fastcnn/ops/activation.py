@@ -45,7 +45,8 @@ class Map(Op):
             return [douts[0]]
         if kind == "scale":
             return [add_node(OPS["map"], [douts[0]], kind="scale", alpha=alpha)]
-        saved = node.outputs[0] if kind in FROM_OUTPUT else node.inputs[0]
+        turned = kind == "leaky_relu" and alpha < 0  # the signs of input and output differ; the formula is the same
+        saved = node.outputs[0] if kind in FROM_OUTPUT and not turned else node.inputs[0]
         return [add_node(OPS["map_bwd"], [saved, douts[0]], **node.attrs)]
 
     def lower(self, node, b):

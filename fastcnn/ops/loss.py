@@ -34,7 +34,10 @@ class CrossEntropy(Op):
                 f"got {target.shape}"
             )
         if target.dtype != "int64":
-            raise TypeError(f"cross_entropy: target must be class indices (integers), got {target.dtype}")
+            raise TypeError(
+                f"cross_entropy: target must be class indices (integers), or probabilities of shape {x.shape}, "
+                f"got {target.dtype} {target.shape}"
+            )
         if len(inputs) > 2 and inputs[2].shape != (x.shape[1],):
             raise ValueError(f"cross_entropy: weight must have shape ({x.shape[1]},), got {inputs[2].shape}")
         check_reduction("cross_entropy", attrs["reduction"])

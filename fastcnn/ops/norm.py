@@ -170,6 +170,36 @@ class BatchNorm(Op):
             )
 
 
+class TrackMoments(Op):
+    """inputs a value, mean[c], var[c] (biased, of attrs count values); gives the value: what reads it depends on this.
+
+    attrs running: the module's arrays (running mean, running var, hyper), moved by each forward run.
+    """
+
+    name = "track_moments"
+
+    def infer(self, inputs, attrs):
+        return [(inputs[0].shape, "float32")]
+
+    def lower(self, node, b):
+        value, mean, var = (b.get(s, PLAIN, dense=True) for s in node.inputs)
+        b.stored[node.outputs[0].id] = {PLAIN: value}
+        running_mean, running_var, hyper = node.attrs["running"]
+        b.emit(
+            "batch_norm_running",
+            mean.floats,
+            phase="state",
+            mean=mean.at(),
+            var=var.at(),
+            running_mean=b.state(running_mean).at(),
+            running_var=b.state(running_var).at(),
+            tracked=None,
+            hyper=b.state(hyper).at(),
+            channels=mean.floats,
+            count=node.attrs["count"],
+        )
+
+
 class BatchNormBwd(Op):
     """dx, dweight, dbias from x, dy, mean, var and (affine) weight; attrs mask: last, dy counts where it is > 0."""
 

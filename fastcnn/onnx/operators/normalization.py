@@ -33,7 +33,7 @@ def _batch_norm(call: Call, x: Any, weight: Any, bias: Any, mean: Any, var: Any)
 
 @operator("InstanceNormalization")
 def _instance_norm(call: Call, x: Any, weight: Any, bias: Any) -> Any:
-    return F.instance_norm(x, None, None, weight, bias, True, call.get("epsilon", 1e-5))
+    return F.instance_norm(x, None, None, weight, bias, eps=call.get("epsilon", 1e-5))
 
 
 @operator("GroupNormalization")
