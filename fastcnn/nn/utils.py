@@ -29,7 +29,7 @@ def clip_grad_norm_(
     max_norm = check.number("clip_grad_norm_", "max_norm", max_norm, 0)
     norm_type = check.number("clip_grad_norm_", "norm_type", norm_type, 1)
     strict = check.flag("clip_grad_norm_", "error_if_nonfinite", error_if_nonfinite)
-    grads = [(grad, np.require(grad, np.float32, "CW")) for grad in _gradients(parameters)]
+    grads = [(grad, np.require(grad, np.float32, ("C", "W"))) for grad in _gradients(parameters)]
     tables = [chunk_table([(0, flat.size)]) for _, flat in grads]
     if norm_type == 2:
         sums = np.zeros(sum(len(table) for table in tables))
@@ -45,8 +45,8 @@ def clip_grad_norm_(
     if strict and not math.isfinite(total):
         raise ValueError(f"clip_grad_norm_: the norm of the gradients is {total}; nothing was clipped")
     for (grad, flat), table in zip(grads, tables, strict=True):
-        fields = dict(g=flat, chunks=table, sums=sums, count=len(table), total=len(sums), max_norm=max_norm)
-        _core.run_kernel("clip_norm", **fields)
+        counts = {"count": len(table), "total": len(sums)}
+        _core.run_kernel("clip_norm", g=flat, chunks=table, sums=sums, max_norm=max_norm, **counts)
         _give_back(flat, grad)
     return total
 
@@ -62,7 +62,7 @@ def clip_grad_value_(parameters: Iterable[Any] | Any, clip_value: float) -> None
     """Move every element of every gradient into [-clip_value, clip_value]. NaN stays NaN."""
     clip_value = check.number("clip_grad_value_", "clip_value", clip_value, 0)
     for grad in _gradients(parameters):
-        flat = np.require(grad, np.float32, "CW")
+        flat = np.require(grad, np.float32, ("C", "W"))
         kernel, fields = clamp_step(flat, clip_value)
         _core.run_kernel(kernel, **fields)
         _give_back(flat, grad)
