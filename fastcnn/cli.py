@@ -84,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--batch-size", type=_positive, metavar="N", help="digits: 32, mnist: 64")
     train.add_argument("--lr", type=_rate, metavar="X", help="first learning rate; it falls to 0")
     train.add_argument("--optimizer", choices=OPTIMIZERS, help="default: adam")
+    train.add_argument("--clip-grad-norm", type=_rate, metavar="X", help="largest norm of all gradients together")
     train.add_argument("--seed", type=_seed, metavar="N", help="default: 0")
     train.add_argument("--out", default="runs", metavar="DIR", help="default: runs")
     train.add_argument("--resume", metavar="FILE", help="go on from a checkpoint of this command")

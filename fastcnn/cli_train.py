@@ -63,7 +63,9 @@ def train(arguments: argparse.Namespace, model_maker: Any, read_data: Any) -> in
         f"images, {fastcnn.get_num_threads()} threads",
         flush=True,
     )
-    trainer = fastcnn.Trainer(model, CrossEntropyLoss(), optimizer, scheduler=scheduler)
+    trainer = fastcnn.Trainer(
+        model, CrossEntropyLoss(), optimizer, scheduler=scheduler, clip_grad_norm=settings.get("clip_grad_norm")
+    )
     fitted = trainer.fit(
         loader,
         validation=test,
@@ -93,7 +95,7 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
         if info.get("model") != arguments.model:
             raise FileFormatError(f"{arguments.resume} is not a checkpoint of `fastcnn train {arguments.model}`")
         kept = _checked(arguments.resume, info.get("training"))
-    given = {name: getattr(arguments, name, None) for name in (*settings, "epochs", "batch_size")}
+    given = {name: getattr(arguments, name, None) for name in (*settings, "epochs", "batch_size", "clip_grad_norm")}
     given = {name: value for name, value in given.items() if value is not None}
     data = given.get("data") or kept.get("data") or settings["data"]
     settings.update(DEFAULTS[data])
@@ -106,6 +108,8 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
 def _checked(path: str, kept: Any) -> dict[str, Any]:
     """The settings in a checkpoint, none of them trusted."""
     kinds = {"epochs": int, "batch_size": int, "seed": int, "shift": int, "lr": float}
+    if isinstance(kept, dict) and "clip_grad_norm" in kept:  # only where one was asked for
+        kinds["clip_grad_norm"] = float
     ok = isinstance(kept, dict) and set(kept) == {*kinds, "data", "optimizer"}
     ok = ok and kept["data"] in DATA and kept["optimizer"] in OPTIMIZERS
     for name, kind in kinds.items():

@@ -8,6 +8,7 @@ from . import config, random
 from .arrays import gate
 from .graph.autograd import parameters_of, trace
 from .graph.plan import Cache, Program
+from .optim.clip import check_clipping, clip_steps
 from .optim.optimizer import StaleUpdate
 
 
@@ -30,8 +31,9 @@ class TrainingStep:
     another one) over the same parameters.
     """
 
-    def __init__(self, model, loss, optimizer, outputs: bool = False):
+    def __init__(self, model, loss, optimizer, outputs: bool = False, clip_grad_norm=None, clip_grad_value=None):
         self.model, self.loss, self.optimizer, self.outputs = model, loss, optimizer, bool(outputs)
+        self._clip = check_clipping("compile_step", clip_grad_norm, clip_grad_value)
         self._programs = Cache(8)
 
     def program(self, x: np.ndarray, y: np.ndarray | tuple[np.ndarray, ...]) -> Program:
@@ -80,7 +82,7 @@ class TrainingStep:
             [loss, *out],
             wrt,
             loss=True,
-            updates=update,
+            updates=[*clip_steps(update, *self._clip), *update],
             grads=grads,
             arena=self.model._arena(),
             name=f"{type(self.model).__name__} training step",
@@ -102,11 +104,24 @@ class TrainingStep:
         return (loss, results[1]) if self.outputs else loss
 
 
-def compile_step(model, loss, optimizer, outputs: bool = False) -> TrainingStep:
+def compile_step(
+    model,
+    loss,
+    optimizer,
+    outputs: bool = False,
+    clip_grad_norm: float | None = None,
+    clip_grad_value: float | None = None,
+) -> TrainingStep:
     """A training step of `model`: `loss(model(x), y)`, its gradient and the optimizer's update in one C call. y may be
     a tuple of arrays.
 
     The model runs in the mode (train or eval) it is in at each call. The gradients go where
     `.grad` of the parameters lies after a backward(): take a copy of what you want to keep.
+
+    clip_grad_norm, clip_grad_value: between gradient and update, what nn.utils.clip_grad_norm_ and clip_grad_value_
+    do, bit for bit, to the gradients of the parameters that the step updates (the norm is that of all of them
+    together); with both, values first. The optimizer adds weight_decay and l1_penalty afterwards. A norm that is
+    NaN makes all these weights NaN, as in PyTorch.
+    ValueError or TypeError unless they are None or numbers of at least 0.
     """
-    return TrainingStep(model, loss, optimizer, outputs)
+    return TrainingStep(model, loss, optimizer, outputs, clip_grad_norm, clip_grad_value)

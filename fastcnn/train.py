@@ -23,6 +23,7 @@ from fastcnn.nn import check
 from fastcnn.nn.loss import CrossEntropyLoss, NLLLoss
 from fastcnn.nn.module import Module
 from fastcnn.optim import Adam
+from fastcnn.optim.clip import check_clipping
 from fastcnn.optim.lr_scheduler import CosineAnnealingLR
 from fastcnn.random import generator
 
@@ -109,7 +110,7 @@ class Trainer:
     loss: called as loss(output, target), CrossEntropyLoss() by default. metrics: names ("accuracy", "top5") or
     functions (output, target) -> number of right samples. scheduler: its step() is called after every epoch.
     Without an optimizer: Adam, with a learning rate that falls from 2e-3 to 0 along a cosine over the fit's epochs
-    (a scheduler takes the cosine's place).
+    (a scheduler takes the cosine's place). clip_grad_norm, clip_grad_value: as compile_step's.
     """
 
     def __init__(
@@ -119,6 +120,8 @@ class Trainer:
         optimizer: Any = None,
         metrics: Iterable[str | metric_functions.Metric] | None = None,
         scheduler: Any = None,
+        clip_grad_norm: float | None = None,
+        clip_grad_value: float | None = None,
     ) -> None:
         if not isinstance(model, Module):
             raise TypeError(f"Trainer: model must be a fastcnn Module, got {type(model).__name__}")
@@ -131,6 +134,7 @@ class Trainer:
             metrics = ("accuracy",) if of_classes else ()
         self.metrics = metric_functions.resolve(metrics)
         self.scheduler = scheduler
+        self._clip = check_clipping("Trainer", clip_grad_norm, clip_grad_value)
         self.stop_training = False
         self._step: Any = None
         self._interrupt = _Interrupt()
@@ -208,7 +212,7 @@ class Trainer:
         import fastcnn
 
         if self._step is None:
-            self._step = fastcnn.compile_step(self.model, self.loss, self.optimizer, outputs=True)
+            self._step = fastcnn.compile_step(self.model, self.loss, self.optimizer, True, *self._clip)
         step, totals, clock = self._step, self._totals(), time.perf_counter
         listeners = [c for c in callbacks if type(c).on_batch_end is not Callback.on_batch_end]
         begin = clock()

@@ -62,6 +62,7 @@ def test_summary_info_and_help(tmp_path):
 
 @pytest.mark.parametrize("args", [
     ["train", "resnet9000"], ["train", "lenet5", "--epochs", "0"], ["evaluate", "missing.safetensors"],
+    ["train", "lenet5", "--clip-grad-norm", "0"],
     ["predict", "missing.safetensors", "a.png"], ["nonsense"], ["train", "lenet5", "--data", "mnist", "--data-dir", "."],
 ])  # fmt: skip
 def test_mistakes_are_one_line_and_exit_2(args, tmp_path):
@@ -69,6 +70,17 @@ def test_mistakes_are_one_line_and_exit_2(args, tmp_path):
                           env={**os.environ, "https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9",
                                "FASTCNN_DATA": str(tmp_path)}, timeout=120)  # fmt: skip
     assert done.returncode == 2 and "Traceback" not in done.stderr and "error" in done.stderr
+
+
+def test_clipping_is_kept_in_the_checkpoint(tmp_path):
+    from fastcnn.io import read_info
+
+    checkpoint = "runs/lenet5-digits.checkpoint.safetensors"
+    run("train", "lenet5", "--epochs", "1", cwd=tmp_path)
+    assert "clip_grad_norm" not in read_info(tmp_path / checkpoint)["training"]
+    run("train", "lenet5", "--epochs", "2", "--clip-grad-norm", "0.5", "--resume", checkpoint, cwd=tmp_path)
+    run("train", "lenet5", "--epochs", "3", "--resume", checkpoint, cwd=tmp_path)
+    assert read_info(tmp_path / checkpoint)["training"]["clip_grad_norm"] == 0.5
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")

@@ -27,7 +27,7 @@ class Program:
 
     Inputs are leaf symbols without param or array; parameters and constants are found in the graph. Two ways to run:
     `forward(arrays)` and then `backward(douts)`; or, with `loss=True`, `step(arrays)`: forward, the backward pass of
-    outputs[0] (a scalar) and the `updates` (optimizer steps), all in one call.
+    outputs[0] (a scalar) and the `updates` (clipping, optimizer steps), all in one call.
     A program holds its arena's lock while it runs, so that programs may share an arena among threads.
     """
 
@@ -76,7 +76,8 @@ class Program:
                 for k, v in fields.items()
             }
             refs = {k: v.at() if isinstance(v, Storage) else v for k, v in arrays.items()}
-            b.emit(kernel, 4.0 * fields["size"], phase="update", **refs)
+            longest = max(v.size for v in fields.values() if isinstance(v, np.ndarray))
+            b.emit(kernel, 4.0 * longest, phase="update", **refs)
         self._hoist_packing(b)
         if sum(step.work for step in b.steps) < SERIAL_PROGRAM:
             for step in b.steps:

@@ -12,7 +12,8 @@ from fastcnn.optim.optimizer import Optimizer
 class Adam(Optimizer):
     """Adam (Kingma and Ba 2014, arXiv:1412.6980), PyTorch's formula.
 
-    weight_decay is added to the gradient. amsgrad: divide by the largest second moment so far. maximize: ascend.
+    weight_decay * p and l1_penalty * sign(p) are added to the gradient. amsgrad: divide by the largest second moment
+    so far. maximize: ascend.
     """
 
     kernel = "adam"
@@ -28,6 +29,8 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
         amsgrad: bool = False,
         maximize: bool = False,
+        *,
+        l1_penalty: float = 0.0,
     ) -> None:
         super().__init__(
             params,
@@ -38,11 +41,12 @@ class Adam(Optimizer):
                 "weight_decay": weight_decay,
                 "amsgrad": amsgrad,
                 "maximize": maximize,
+                "l1_penalty": l1_penalty,
             },
         )
 
     def _check(self, group: dict[str, Any]) -> None:
-        for option in ("lr", "eps", "weight_decay"):
+        for option in ("lr", "eps", "weight_decay", "l1_penalty"):
             check.number(self._name, option, group[option], 0)
         for option in ("amsgrad", "maximize"):
             check.flag(self._name, option, group[option])
@@ -68,11 +72,15 @@ class Adam(Optimizer):
             float(step),
             float(self.decoupled),
             float(group["maximize"]),
+            group["l1_penalty"],
         )
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay: p -= lr * weight_decay * p (Loshchilov and Hutter 2017, arXiv:1711.05101)."""
+    """Adam with decoupled weight decay: p -= lr * weight_decay * p (Loshchilov and Hutter 2017, arXiv:1711.05101).
+
+    l1_penalty * sign(p) is added to the gradient, as in Adam.
+    """
 
     decoupled = True
 
@@ -85,5 +93,7 @@ class AdamW(Adam):
         weight_decay: float = 1e-2,
         amsgrad: bool = False,
         maximize: bool = False,
+        *,
+        l1_penalty: float = 0.0,
     ) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize)
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize, l1_penalty=l1_penalty)

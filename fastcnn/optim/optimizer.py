@@ -27,7 +27,7 @@ class Range:
 
     def __init__(self, flat: FlatGroup, group: dict[str, Any], entries: list[Entry], states: dict[str, str]) -> None:
         self.flat, self.group, self.entries, self.states = flat, group, entries, states
-        self.hyper = np.zeros(8, np.float64)
+        self.hyper = np.zeros(16, np.float64)
         self.written: tuple[float, ...] = ()
         first, size = entries[0], sum(entry.size for entry in entries)
         here = slice(first.start, first.start + size)
@@ -53,6 +53,10 @@ class Optimizer:
     params: an iterable of Parameters, or of dicts {"params": ..., "lr": ...} (groups with options of their own).
     Making an optimizer moves the parameters into one flat block; the arrays that Parameter.data gave before are copies
     from then on. TypeError or ValueError for arguments that are not allowed.
+
+    Every optimizer takes l1_penalty=: l1_penalty * sign(p), sign(0) = 0, is added to the gradient of every parameter of
+    the group (biases and scales too: a group of their own leaves them out), as l1_penalty * sum(|p|) in the loss would,
+    but it does not show in the loss. As a step of finite size, it brings weights near zero rather than to it.
     """
 
     kernel = ""  # of kernels.def

@@ -12,8 +12,8 @@ from fastcnn.optim.optimizer import Optimizer
 class RMSprop(Optimizer):
     """Steps divided by the root of a running mean of squared gradients (Tieleman and Hinton 2012), PyTorch's formula.
 
-    centered: the mean's square is taken off first (Graves 2013, arXiv:1308.0850). weight_decay is added to the
-    gradient.
+    centered: the mean's square is taken off first (Graves 2013, arXiv:1308.0850). weight_decay * p and
+    l1_penalty * sign(p) are added to the gradient.
     """
 
     kernel = "rmsprop"
@@ -29,12 +29,14 @@ class RMSprop(Optimizer):
         momentum: float = 0.0,
         centered: bool = False,
         maximize: bool = False,
+        *,
+        l1_penalty: float = 0.0,
     ) -> None:
-        options = dict(lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay)
-        super().__init__(params, {**options, "momentum": momentum, "centered": centered, "maximize": maximize})
+        options = dict(lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum)
+        super().__init__(params, {**options, "centered": centered, "maximize": maximize, "l1_penalty": l1_penalty})
 
     def _check(self, group: dict[str, Any]) -> None:
-        for option in ("lr", "eps", "weight_decay", "momentum"):
+        for option in ("lr", "eps", "weight_decay", "momentum", "l1_penalty"):
             check.number(self._name, option, group[option], 0)
         check.number(self._name, "alpha", group["alpha"], 0, 1)
         for option in ("centered", "maximize"):
@@ -49,5 +51,5 @@ class RMSprop(Optimizer):
         return states
 
     def _hyper(self, group: dict[str, Any], step: int) -> tuple[float, ...]:
-        names = ("lr", "alpha", "eps", "weight_decay", "momentum", "maximize")
+        names = ("lr", "alpha", "eps", "weight_decay", "momentum", "maximize", "l1_penalty")
         return tuple(float(group[name]) for name in names)

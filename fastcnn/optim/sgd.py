@@ -12,7 +12,7 @@ from fastcnn.optim.optimizer import Optimizer
 class SGD(Optimizer):
     """Gradient descent with momentum, PyTorch's formula.
 
-    g += weight_decay * p;  buf = momentum * buf + (1 - dampening) * g (buf = g at first);
+    g += l1_penalty * sign(p) + weight_decay * p;  buf = momentum * buf + (1 - dampening) * g (buf = g at first);
     p -= lr * (g + momentum * buf if nesterov else buf). lr has no default. maximize: ascend instead.
     """
 
@@ -27,6 +27,8 @@ class SGD(Optimizer):
         weight_decay: float = 0.0,
         nesterov: bool = False,
         maximize: bool = False,
+        *,
+        l1_penalty: float = 0.0,
     ) -> None:
         super().__init__(
             params,
@@ -37,11 +39,12 @@ class SGD(Optimizer):
                 "weight_decay": weight_decay,
                 "nesterov": nesterov,
                 "maximize": maximize,
+                "l1_penalty": l1_penalty,
             },
         )
 
     def _check(self, group: dict[str, Any]) -> None:
-        for option in ("lr", "momentum", "weight_decay"):
+        for option in ("lr", "momentum", "weight_decay", "l1_penalty"):
             check.number(self._name, option, group[option], 0)
         check.number(self._name, "dampening", group["dampening"])
         check.flag(self._name, "maximize", group["maximize"])
@@ -65,4 +68,5 @@ class SGD(Optimizer):
             float(group["nesterov"]),
             float(step == 1),
             float(group["maximize"]),
+            group["l1_penalty"],
         )
