@@ -93,7 +93,7 @@ class TrainingStep:
     def describe(self, x, y) -> str:
         """What a step on arrays of these shapes needs and does, without running it: its peak memory (of the process,
         beyond Python and the imported packages), and a line per kernel call."""
-        return self.program(gate(x, "step: x"), gate(y, "step: y")).describe()
+        return self.program(gate(x, "step: x"), _targets(y)).describe()
 
     def __call__(self, x, y):
         x, y = gate(x, "step: x"), _targets(y)

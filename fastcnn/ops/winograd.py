@@ -91,8 +91,8 @@ def lower_weight(b, g: Geometry, x, x_at, dy, dw):
     b.emit(
         "winograd_wgrad", 36.0 * total * k * outs * b.vw, x=x_at, dy=dy.at(), u=u.at(),
         scratch=b.scratch(POINTS * tiles * per_tile * b.threads).at(), n=g.n, oh=g.oh, ow=g.ow, blocks=blocks,
-        outs=outs, npanels=panels, nv=nv, slots=slots, groups=groups, tiles=tiles, scratch_size=POINTS * tiles * per_tile,
-        **x.strides("x"), **dy.strides("y"),
+        outs=outs, npanels=panels, nv=nv, slots=slots, groups=groups, tiles=tiles,
+        scratch_size=POINTS * tiles * per_tile, **x.strides("x"), **dy.strides("y"),
     )  # fmt: skip
     b.emit(
         "winograd_unpack", 36.0 * slots * panels * k * width, u=u.at(), dw=dw.at(), npanels=panels, k=k, nv=nv, red=g.c,
