@@ -1,0 +1,140 @@
+"""Winograd's algorithm against float64, at sizes around its tile and the vector, on every instruction set."""
+
+import numpy as np
+import pytest
+import reference as ref
+from test_ops import isa, run, use_threads  # noqa: F401 - isa is a fixture
+
+import fastcnn as fc
+import fastcnn.functional as F
+from fastcnn import nn
+from fastcnn.graph import passes
+from fastcnn.graph.plan import Program
+from fastcnn.graph.trace import Symbol, add_node
+from fastcnn.ops import OPS
+
+FORWARD, GRADIENT = 2e-5, 5e-5  # normwise errors that are allowed
+ATTRS = dict(stride=(1, 1), dilation=(1, 1), groups=1)
+KERNELS = {"winograd", "winograd_weights", "winograd_wgrad", "winograd_unpack"}
+
+
+@pytest.fixture(autouse=True)
+def algorithm():
+    fc.set_conv_algorithm("winograd")
+    yield
+    fc.set_conv_algorithm("auto")
+
+
+def error(value, want):
+    return np.linalg.norm(value - want) / max(np.linalg.norm(want), 1e-30)
+
+
+def program(shapes, pads, threads, monkeypatch, relu=False):
+    monkeypatch.setattr(passes, "choose_layout", lambda *_: "lanes_c")
+    use_threads(monkeypatch, threads)
+    inputs = [Symbol(s) for s in shapes]
+    x = add_node(OPS["map"], inputs[:1], kind="relu", alpha=0.0) if relu else inputs[0]
+    y = add_node(OPS["conv2d"], [x, *inputs[1:]], pads=pads, **ATTRS)
+    y = add_node(OPS["map"], [y], kind="relu", alpha=0.0) if relu else y
+    return Program(inputs, [y], inputs)
+
+
+def kernels(p):
+    return {step.kernel for step in p.steps}
+
+
+SIZES = [(1, 1), (2, 3), (3, 4), (4, 4), (4, 5), (5, 8), (7, 9), (8, 6), (12, 13)]
+CHANNELS = [(5, 1), (7, 9), (8, 8), (9, 17), (16, 33), (17, 16), (33, 24)]
+
+
+@pytest.mark.parametrize("pads", [(1, 1, 1, 1), (0, 2, 2, 1)])
+@pytest.mark.parametrize("case", range(max(len(SIZES), len(CHANNELS))))
+def test_against_float64(case, pads, isa, monkeypatch):  # noqa: F811
+    size, (channels, outputs) = SIZES[case % len(SIZES)], CHANNELS[case % len(CHANNELS)]
+    rng = np.random.default_rng(case)
+    shapes = [(1 + case % 3, channels, *size), (outputs, channels, 3, 3), (outputs,)]
+    if size[0] + pads[0] + pads[1] < 3 or size[1] + pads[2] + pads[3] < 3:
+        pytest.skip("no output")
+    arrays = [rng.standard_normal(s).astype(np.float32) for s in shapes]
+    first = program(shapes, pads, 1, monkeypatch)
+    assert kernels(first) >= KERNELS
+    dy = rng.standard_normal(first.outputs[0].shape).astype(np.float32)
+    got = run(first, arrays, dy)
+    x, w, b = (a.astype(np.float64) for a in arrays)
+    want = ref.conv2d(x, w, b, pads=pads, **ATTRS)
+    grads = [*ref.conv2d_grads(x, w, dy.astype(np.float64), pads=pads, **ATTRS), dy.sum((0, 2, 3), dtype=np.float64)]
+    assert error(got[0], want) < FORWARD
+    for value, expected in zip(got[1:], grads, strict=True):
+        assert error(value, expected) < GRADIENT
+    for threads in (2, 3, 7):
+        for a, c in zip(got, run(program(shapes, pads, threads, monkeypatch), arrays, dy), strict=True):
+            assert a.tobytes() == c.tobytes(), f"other bits at {threads} threads"
+
+
+def test_activation_and_mask_are_fused(isa, monkeypatch):  # noqa: F811
+    rng = np.random.default_rng(0)
+    shapes, pads = [(2, 9, 7, 6), (17, 9, 3, 3), (17,)], (1, 1, 1, 1)
+    arrays = [rng.standard_normal(s).astype(np.float32) for s in shapes]
+    fused = program(shapes, pads, 2, monkeypatch, relu=True)
+    assert [step.kernel for step in fused.steps].count("map_bwd") == 1  # of the outer ReLU; the inner is a mask
+    x, w, b = (a.astype(np.float64) for a in arrays)
+    y = ref.conv2d(np.maximum(x, 0), w, b, pads=pads, **ATTRS)
+    dy = rng.standard_normal(y.shape).astype(np.float32)
+    got = run(fused, arrays, dy)
+    d = np.where(y > 0, dy.astype(np.float64), 0)
+    dx, dw = ref.conv2d_grads(np.maximum(x, 0), w, d, pads=pads, **ATTRS)
+    assert error(got[0], np.maximum(y, 0)) < FORWARD
+    for value, want in zip(got[1:], [np.where(x > 0, dx, 0), dw, d.sum((0, 2, 3))], strict=True):
+        assert error(value, want) < GRADIENT
+
+
+@pytest.mark.parametrize("channels", [64, 256, 512])
+def test_the_error_stays_within_its_bound_at_many_channels(channels, monkeypatch):
+    rng = np.random.default_rng(1)
+    shapes, pads = [(1, channels, 10, 9), (channels, channels, 3, 3)], (1, 1, 1, 1)
+    arrays = [rng.standard_normal(s).astype(np.float32) for s in shapes]
+    p = program(shapes, pads, 2, monkeypatch)
+    dy = rng.standard_normal(p.outputs[0].shape).astype(np.float32)
+    got = run(p, arrays, dy)
+    x, w = (a.astype(np.float64) for a in arrays)
+    assert error(got[0], ref.conv2d(x, w, pads=pads, **ATTRS)) < FORWARD
+    for value, want in zip(got[1:], ref.conv2d_grads(x, w, dy.astype(np.float64), pads=pads, **ATTRS), strict=True):
+        assert error(value, want) < GRADIENT
+
+
+def test_auto_takes_what_is_less_work_and_direct_never_winograd(monkeypatch):
+    large, small = [(2, 64, 28, 28), (64, 64, 3, 3)], [(1, 64, 3, 3), (64, 64, 3, 3)]
+    fc.set_conv_algorithm("auto")
+    assert kernels(program(large, (1, 1, 1, 1), 1, monkeypatch)) >= KERNELS
+    assert not kernels(program(small, (1, 1, 1, 1), 1, monkeypatch)) & KERNELS
+    assert not kernels(program([(2, 3, 28, 28), (64, 3, 3, 3)], (1, 1, 1, 1), 1, monkeypatch)) & KERNELS
+    fc.set_conv_algorithm("direct")
+    assert not kernels(program(large, (1, 1, 1, 1), 1, monkeypatch)) & KERNELS
+
+
+def test_the_choice_reaches_functions_and_models_at_once():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 16, 12, 12)).astype(np.float32)
+    w = rng.standard_normal((16, 16, 3, 3)).astype(np.float32)
+    layer = nn.Conv2d(16, 16, 3, padding=1, bias=False).eval()
+    layer.weight[...] = w
+    by_winograd = [F.conv2d(x, w, padding=1), np.asarray(layer(x))]
+    fc.set_conv_algorithm("direct")
+    assert fc.get_conv_algorithm() == "direct"
+    direct = [F.conv2d(x, w, padding=1), np.asarray(layer(x))]
+    want = ref.conv2d(x.astype(float), w.astype(float), pads=(1, 1, 1, 1), **ATTRS)
+    for a, b in zip(by_winograd, direct, strict=True):
+        assert a.tobytes() != b.tobytes()
+        assert error(b, want) < 1e-6 and error(a, want) < FORWARD
+    with pytest.raises(ValueError, match="must be one of auto, direct, winograd, got 'fft'"):
+        fc.set_conv_algorithm("fft")
+
+
+def test_transformed_weights_are_kept_in_inference_and_made_anew_when_they_change():
+    layer = nn.Conv2d(16, 8, 3, padding=1).eval()
+    x = np.random.default_rng(0).standard_normal((1, 16, 9, 9)).astype(np.float32)
+    before = np.asarray(layer(x)).copy()
+    np.testing.assert_array_equal(layer(x), before)
+    layer.weight[...] = 2 * np.asarray(layer.weight)
+    layer.bias[...] = 2 * np.asarray(layer.bias)
+    np.testing.assert_allclose(layer(x), 2 * before, rtol=1e-6)
