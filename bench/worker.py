@@ -11,8 +11,11 @@ from pathlib import Path
 def main() -> None:
     job = json.loads(sys.argv[1])
     framework = importlib.import_module(f"frameworks.{job['framework']}_")
-    results = framework.run(job["task"], job["config"], job["threads"], job["quick"])
-    report = {"versions": framework.versions(), "results": results}
+    try:
+        results = framework.run(job["task"], job["config"], job["threads"], job["quick"])
+        report = {"versions": framework.versions(), "results": results}
+    except ModuleNotFoundError as error:
+        report = {"missing": error.name}
     Path(job["out"]).write_text(json.dumps(report))
 
 

@@ -6,21 +6,24 @@ process and `compare.py` can check one against another.
 
 from __future__ import annotations
 
+import gc
 import gzip
+import importlib.util
 import os
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-PROBLEMS = Path(__file__).resolve().parent.parent / "problems"
+BENCH = Path(__file__).resolve().parent.parent
+PROBLEMS = BENCH / "problems"
 BATCH = 64
-LEARNING_RATE, MOMENTUM = 0.01, 0.9
-STEPS_CHECKED = 10  # losses of the first steps are the fingerprint of a training task
+MOMENTUM = 0.9
 
 # The networks as plain lists: ("conv", in, out, kernel, padding), ("linear", in, out), and names without numbers.
 MODELS = {
@@ -38,10 +41,26 @@ MODELS = {
 # The large networks (torchvision's), with the batch of their training step; inference is at LARGE_BATCH and 1.
 LARGE = {"alexnet": 16, "vgg16": 8, "googlenet": 16, "resnet18": 16, "resnet50": 16}
 LARGE_BATCH = 32
+QUICK_BATCH = 4  # of either, with --quick
 LARGE_OPTIONS = {
     "alexnet": {"dropout": 0.0}, "vgg16": {"dropout": 0.0, "init_weights": False},
     "googlenet": {"dropout": 0.0, "aux_logits": False, "init_weights": False}, "resnet18": {}, "resnet50": {},
 }  # fmt: skip
+
+# A task is one of these names and "_train" or "_infer".
+NETWORKS = {"lenet": "lenet5", "keras_cnn": "keras_cnn", **{name: name for name in LARGE}}
+TRAIN, INFER = ([f"{name}_{what}" for name in NETWORKS] for what in ("train", "infer"))
+
+
+def network(task: str) -> tuple[str, str] | None:
+    """("lenet5", "train") of "lenet_train"; None for a task that is not a network's."""
+    name, _, what = task.rpartition("_")
+    return (NETWORKS[name], what) if task in TRAIN + INFER else None
+
+
+def learning_rate(name: str) -> float:
+    """Small enough that rounding alone does not move the losses that are compared (ResNet-50's bends sharply)."""
+    return {"resnet50": 2e-5}.get(name, 1e-4) if name in LARGE else 0.01
 
 
 @dataclass(frozen=True)
@@ -183,13 +202,52 @@ def result(times: list[float], check=None, **more) -> dict:
     return {"median": statistics.median(times), "best": min(times), "check": values, **more}
 
 
-def large_results(times: list[float], losses: list[float], batch: int) -> dict:
-    """A training step's time and the peak of its process's memory."""
-    peak = resident_mb()
-    return {
-        f"train b{batch}": result(times, losses, images=batch),
-        f"train b{batch} peak MB": {"median": peak, "best": peak, "check": []},
-    }
+def time_training(name: str, quick: bool, prepare: Callable) -> dict[str, dict]:
+    """Times `prepare(x, y)`, which must give a function that makes one training step and returns its loss.
+
+    The losses of the first steps are the fingerprint; the memory is the process's peak while training."""
+    large = name in LARGE
+    batch = (QUICK_BATCH if quick else LARGE[name]) if large else BATCH
+    reset_peak()
+    step = prepare(*(large_images if large else images)(batch))
+    losses = [float(step()) for _ in range(2 if large else 10)]
+    if large:
+        times = timed(step, 1 if quick else 5, least=3, warm=1)
+    else:
+        times = timed(step, 0.5 if quick else 3, warm=5)
+    return {f"train b{batch}": result(times, losses, images=batch), f"train b{batch} peak MB": memory()}
+
+
+def time_inference(name: str, quick: bool, prepare: Callable) -> dict[str, dict]:
+    """Times `prepare(x)`, which must give a function that returns the logits of x, for a large batch and for one image.
+
+    The memory is the process's peak at the large batch, which comes first."""
+    large, out = name in LARGE, {}
+    reset_peak()
+    for batch in ((QUICK_BATCH if quick else LARGE_BATCH) if large else BATCH, 1):
+        call = prepare((large_images if large else images)(batch)[0])
+        check = np.array(call())
+        if large:
+            times = timed(call, 0.5 if quick else 3, least=3, warm=1)
+        else:
+            times = timed(call, 0.3 if quick else 1.5, warm=20)
+        out[f"infer b{batch}"] = result(times, check, images=batch)
+        if batch > 1:
+            out[f"infer b{batch} peak MB"] = memory()
+    return out
+
+
+def exported(name: str, batch: int) -> str:
+    """The path of the network as ONNX, written by fastcnn.onnx.export for this batch.
+
+    Made once per run of compare.py, by a process of its own: its memory is not the peer's."""
+    if importlib.util.find_spec("onnx") is None:
+        raise ModuleNotFoundError("the exporter needs the onnx package", name="onnx")
+    path = Path(os.environ["FASTCNN_BENCH_MODELS"]) / f"{name}_b{batch}.onnx"
+    if not path.exists():
+        code = f"from frameworks import fastcnn_; fastcnn_.export({name!r}, {batch}, {str(path)!r})"
+        subprocess.run([sys.executable, "-c", code], cwd=BENCH, check=True)
+    return str(path)
 
 
 def fingerprint(a: np.ndarray) -> list[float]:
@@ -221,7 +279,26 @@ def import_seconds(module: str, quick: bool) -> list[float]:
     return [float(run.stdout) for run in runs[1:]]
 
 
+def reset_peak() -> None:
+    """Count the peak of memory from now on (Linux), so that making weights and loading them is not in it."""
+    gc.collect()
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        pass
+
+
 def resident_mb() -> float:
     """The most memory this process has held at once, in 10^6 bytes."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024 / 1e6
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # macOS counts in bytes
+
+
+def memory() -> dict:
+    """resident_mb as a result."""
+    peak = resident_mb()
+    return {"median": peak, "best": peak, "check": []}

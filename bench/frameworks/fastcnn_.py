@@ -6,10 +6,9 @@ import numpy as np
 
 from . import common
 
-CONFIGS = {task: ["default"] for task in (
-    "lenet_train", "keras_cnn_train", "mnist_epoch", "lenet_infer", "keras_cnn_infer", "conv", "sgemm", "import",
-    "memory", *(f"{name}_{what}" for name in common.LARGE for what in ("train", "infer")),
-)}  # fmt: skip
+CONFIGS = {
+    task: ["default"] for task in (*common.TRAIN, *common.INFER, "mnist_epoch", "conv", "sgemm", "import", "memory")
+}
 
 
 def environment(config: str) -> dict[str, str]:
@@ -29,22 +28,31 @@ def run(task: str, config: str, threads: int, quick: bool) -> dict[str, dict]:
     import fastcnn as fc
 
     fc.set_num_threads(threads)
-    model, _, what = task.rpartition("_")
-    if what in ("train", "infer"):
-        model = {"lenet": "lenet5"}.get(model, model)
-        if model in common.LARGE:
-            return {"train": large_train, "infer": large_infer}[what](model, quick)
-        return {"train": train, "infer": infer}[what](model, quick)
+    if found := common.network(task):
+        name, what = found
+        return {"train": train, "infer": infer}[what](name, quick)
     return {"conv": conv, "sgemm": sgemm, "mnist_epoch": epoch, "memory": memory}[task](threads, quick)
 
 
 def build(name: str):
-    from fastcnn import models
+    from fastcnn import models, nn
 
-    model = getattr(models, name)()
-    for parameter, array in zip(model.parameters(), common.weights(name), strict=True):
-        parameter[...] = array
+    with nn.init.skip():
+        model = getattr(models, name)(**common.LARGE_OPTIONS.get(name, {}))
+    if name in common.LARGE:
+        model.load_state_dict(common.large_state({k: v.shape for k, v in model._named_state()}))
+    else:
+        for parameter, array in zip(model.parameters(), common.weights(name), strict=True):
+            parameter[...] = array
     return model
+
+
+def export(name: str, batch: int, path: str) -> None:
+    """Write the network as ONNX, for images of this batch."""
+    import fastcnn as fc
+
+    shape = (batch, 3, 224, 224) if name in common.LARGE else (batch, 1, 28, 28)
+    fc.onnx.export(build(name), path, shape, dynamic_batch=False)
 
 
 def train(name: str, quick: bool) -> dict[str, dict]:
@@ -52,56 +60,14 @@ def train(name: str, quick: bool) -> dict[str, dict]:
     from fastcnn import nn, optim
 
     model = build(name)
-    sgd = optim.SGD(model.parameters(), common.LEARNING_RATE, common.MOMENTUM)
+    sgd = optim.SGD(model.parameters(), common.learning_rate(name), common.MOMENTUM)
     step = fc.compile_step(model, nn.CrossEntropyLoss(), sgd)
-    x, y = common.images(common.BATCH)
-    losses = [step(x, y) for _ in range(common.STEPS_CHECKED)]
-    times = common.timed(lambda: step(x, y), 0.5 if quick else 3, warm=5)
-    return {"train b64": common.result(times, losses, images=common.BATCH)}
+    return common.time_training(name, quick, lambda x, y: lambda: step(x, y))
 
 
 def infer(name: str, quick: bool) -> dict[str, dict]:
     model = build(name).eval()
-    out = {}
-    for batch in (common.BATCH, 1):
-        x = common.images(batch)[0]
-        check = model(x)
-        times = common.timed(lambda x=x: model(x), 0.3 if quick else 1.5, warm=20)
-        out[f"infer b{batch}"] = common.result(times, check, images=batch)
-    return out
-
-
-def large_model(name: str):
-    from fastcnn import models, nn
-
-    with nn.init.skip():
-        model = getattr(models, name)(**common.LARGE_OPTIONS[name])
-    model.load_state_dict(common.large_state({k: v.shape for k, v in model._named_state()}))
-    return model
-
-
-def large_train(name: str, quick: bool) -> dict[str, dict]:
-    import fastcnn as fc
-    from fastcnn import nn, optim
-
-    batch = 2 if quick else common.LARGE[name]
-    model = large_model(name)
-    step = fc.compile_step(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), 1e-4, common.MOMENTUM))
-    x, y = common.large_images(batch)
-    losses = [step(x, y) for _ in range(2)]
-    times = common.timed(lambda: step(x, y), 1 if quick else 5, least=3, warm=0)
-    return common.large_results(times, losses, batch)
-
-
-def large_infer(name: str, quick: bool) -> dict[str, dict]:
-    model = large_model(name).eval()
-    out = {}
-    for batch in (2 if quick else common.LARGE_BATCH, 1):
-        x = common.large_images(batch)[0]
-        check = model(x)
-        times = common.timed(lambda x=x: model(x), 0.5 if quick else 3, least=3, warm=0)
-        out[f"infer b{batch}"] = common.result(times, check, images=batch)
-    return out
+    return common.time_inference(name, quick, lambda x: lambda: model(x))
 
 
 def _trainer():
@@ -109,7 +75,7 @@ def _trainer():
     from fastcnn import nn, optim
 
     model = build("lenet5")
-    sgd = optim.SGD(model.parameters(), common.LEARNING_RATE, common.MOMENTUM)
+    sgd = optim.SGD(model.parameters(), common.learning_rate("lenet5"), common.MOMENTUM)
     return fc.Trainer(model, nn.CrossEntropyLoss(), sgd)
 
 
@@ -133,7 +99,7 @@ def epoch(threads: int, quick: bool) -> dict[str, dict]:
 def memory(threads: int, quick: bool) -> dict[str, dict]:
     """The most resident memory of a process that trains LeNet-5 on MNIST for an epoch."""
     epoch(threads, quick)
-    return {"resident MB": {"median": common.resident_mb(), "best": common.resident_mb(), "check": []}}
+    return {"resident MB": common.memory()}
 
 
 def conv_program(kind: str, p: common.Conv):

@@ -1,12 +1,10 @@
-"""ONNX Runtime's CPU provider, on a model written with the onnx package."""
+"""ONNX Runtime's CPU provider, on the network as fastcnn.onnx.export writes it."""
 
 from __future__ import annotations
 
-import numpy as np
-
 from . import common
 
-CONFIGS = {"lenet_infer": ["cpu"], "keras_cnn_infer": ["cpu"], "import": ["plain"]}
+CONFIGS = {**{task: ["cpu"] for task in common.INFER}, "import": ["plain"]}
 
 
 def environment(config: str) -> dict[str, str]:
@@ -24,41 +22,14 @@ def run(task: str, config: str, threads: int, quick: bool) -> dict[str, dict]:
         return {"import": common.result(common.import_seconds("onnxruntime", quick))}
     import onnxruntime
 
+    name, _ = common.network(task)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    name = {"lenet": "lenet5"}.get(task.removesuffix("_infer"), task.removesuffix("_infer"))
-    session = onnxruntime.InferenceSession(model(name), options, providers=["CPUExecutionProvider"])
-    out = {}
-    for batch in (common.BATCH, 1):
-        feed = {"x": common.images(batch)[0]}
-        check = session.run(None, feed)[0]
-        times = common.timed(lambda feed=feed: session.run(None, feed), 0.3 if quick else 1.5, warm=20)
-        out[f"infer b{batch}"] = common.result(times, check, images=batch)
-    return out
+    options.inter_op_num_threads = 1
 
+    def prepare(x):
+        path = common.exported(name, len(x))
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return lambda: session.run(None, {"input": x})[0]
 
-def model(name: str) -> bytes:
-    """The network as ONNX, with a free batch dimension."""
-    from onnx import TensorProto, checker, helper, numpy_helper
-
-    nodes, constants, value, arrays = [], [], "x", iter(common.weights(name))
-    for i, (kind, *a) in enumerate(common.MODELS[name]):
-        out = f"v{i}"
-        if kind in ("conv", "linear"):
-            names = [f"w{i}", f"b{i}"]
-            constants += [numpy_helper.from_array(np.ascontiguousarray(next(arrays)), n) for n in names]
-            if kind == "conv":
-                nodes.append(helper.make_node("Conv", [value, *names], [out], pads=[a[3]] * 4))
-            else:
-                nodes.append(helper.make_node("Gemm", [value, *names], [out], transB=1))
-        elif kind == "pool":
-            nodes.append(helper.make_node("MaxPool", [value], [out], kernel_shape=[2, 2], strides=[2, 2]))
-        else:
-            nodes.append(helper.make_node({"relu": "Relu", "flatten": "Flatten"}[kind], [value], [out]))
-        value = out
-    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1, 28, 28])
-    y = helper.make_tensor_value_info(value, TensorProto.FLOAT, ["n", 10])
-    graph = helper.make_graph(nodes, name, [x], [y], constants)
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    checker.check_model(proto)
-    return proto.SerializeToString()
+    return common.time_inference(name, quick, prepare)

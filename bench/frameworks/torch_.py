@@ -13,18 +13,16 @@ from . import common
 TUNED = {
     "GLIBC_TUNABLES": "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=34359738368:glibc.malloc.top_pad=268435456"
 }
-_TRAIN = ["nchw", "nhwc", "nchw malloc", "nhwc malloc"]
+_FORMATS = ["nchw", "nhwc", "nchw malloc", "nhwc malloc"]
 CONFIGS = {
-    "lenet_train": _TRAIN,
-    "keras_cnn_train": _TRAIN,
-    "mnist_epoch": ["nchw", "nhwc malloc"],
+    **dict.fromkeys(common.TRAIN + common.INFER, _FORMATS),
     "lenet_infer": ["nchw", "nhwc malloc", "frozen"],
     "keras_cnn_infer": ["nchw", "nhwc malloc", "frozen"],
+    "mnist_epoch": ["nchw", "nhwc malloc"],
     "conv": ["nchw malloc", "nhwc malloc"],
     "sgemm": ["mkl"],
     "import": ["plain"],
     "memory": ["nchw"],
-    **{f"{name}_{what}": ["nchw", "nhwc", "nhwc malloc"] for name in common.LARGE for what in ("train", "infer")},
 }
 
 
@@ -39,7 +37,7 @@ def versions() -> dict[str, str]:
     return {
         "torch": torch.__version__,
         "oneDNN": onednn[1] if onednn else "?",
-        "ISA": torch.backends.cpu.get_cpu_capability(),
+        "torch ISA": torch.backends.cpu.get_cpu_capability(),
     }
 
 
@@ -50,16 +48,20 @@ def run(task: str, config: str, threads: int, quick: bool) -> dict[str, dict]:
 
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("highest")
-    model, _, what = task.rpartition("_")
-    if what in ("train", "infer"):
-        task, model = what, {"lenet": "lenet5"}.get(model, model)
-        if model in common.LARGE:
-            return {"train": large_train, "infer": large_infer}[what](model, config, quick)
-        return {"train": train, "infer": infer}[what](model, config, quick)
+    if found := common.network(task):
+        name, what = found
+        return {"train": train, "infer": infer}[what](name, config, quick)
     return {"conv": conv, "sgemm": sgemm, "mnist_epoch": epoch, "memory": memory}[task](config, quick)
 
 
 def build(name: str, config: str):
+    import torch
+
+    net = large(name) if name in common.LARGE else small(name)
+    return net.to(memory_format=torch.channels_last) if "nhwc" in config else net
+
+
+def small(name: str):
     import torch
     from torch import nn
 
@@ -74,60 +76,11 @@ def build(name: str, config: str):
     with torch.no_grad():
         for parameter, array in zip(net.parameters(), common.weights(name), strict=True):
             parameter.copy_(torch.from_numpy(array))
-    return net.to(memory_format=torch.channels_last) if "nhwc" in config else net
+    return net
 
 
-def tensor(array, config: str):
-    import torch
-
-    t = torch.from_numpy(array)
-    return t.contiguous(memory_format=torch.channels_last) if "nhwc" in config and t.ndim == 4 else t
-
-
-def trainer(name: str, config: str):
-    """One training step as a function of a batch; it returns the loss."""
-    import torch
-
-    net, loss_of = build(name, config), torch.nn.CrossEntropyLoss()
-    sgd = torch.optim.SGD(net.parameters(), common.LEARNING_RATE, common.MOMENTUM, fused="malloc" in config)
-
-    def step(x, y):
-        sgd.zero_grad(set_to_none=True)
-        loss = loss_of(net(x), y)
-        loss.backward()
-        sgd.step()
-        return loss
-
-    return step
-
-
-def train(name: str, config: str, quick: bool) -> dict[str, dict]:
-    x, y = common.images(common.BATCH)
-    x, y = tensor(x, config), tensor(y, config)
-    step = trainer(name, config)
-    losses = [step(x, y).item() for _ in range(common.STEPS_CHECKED)]
-    times = common.timed(lambda: step(x, y).item(), 0.5 if quick else 3, warm=5)
-    return {"train b64": common.result(times, losses, images=common.BATCH)}
-
-
-def infer(name: str, config: str, quick: bool) -> dict[str, dict]:
-    import torch
-
-    net = build(name, config).eval()
-    out = {}
-    for batch in (common.BATCH, 1):
-        x = tensor(common.images(batch)[0], config)
-        call = net
-        if config == "frozen":
-            call = torch.jit.optimize_for_inference(torch.jit.trace(net, x))
-        with torch.inference_mode():
-            check = call(x).numpy()
-            times = common.timed(lambda x=x, call=call: call(x), 0.3 if quick else 1.5, warm=20)
-        out[f"infer b{batch}"] = common.result(times, check, images=batch)
-    return out
-
-
-def large_model(name: str, config: str):
+def large(name: str):
+    """torchvision's network."""
     import torch
 
     try:
@@ -145,41 +98,55 @@ def large_model(name: str, config: str):
         for module in net.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
-    return net.to(memory_format=torch.channels_last) if "nhwc" in config else net
+    return net
 
 
-def large_train(name: str, config: str, quick: bool) -> dict[str, dict]:
+def tensor(array, config: str):
     import torch
 
-    batch = 2 if quick else common.LARGE[name]
-    net, loss_of = large_model(name, config), torch.nn.CrossEntropyLoss()
-    sgd = torch.optim.SGD(net.parameters(), 1e-4, common.MOMENTUM, fused="malloc" in config)
-    x, y = (tensor(a, config) for a in common.large_images(batch))
+    t = torch.from_numpy(array)
+    return t.contiguous(memory_format=torch.channels_last) if "nhwc" in config and t.ndim == 4 else t
 
-    def step():
+
+def trainer(name: str, config: str):
+    """One training step as a function of a batch; it returns the loss."""
+    import torch
+
+    net, loss_of = build(name, config), torch.nn.CrossEntropyLoss()
+    sgd = torch.optim.SGD(net.parameters(), common.learning_rate(name), common.MOMENTUM, fused="malloc" in config)
+
+    def step(x, y):
         sgd.zero_grad(set_to_none=True)
         loss = loss_of(net(x), y)
         loss.backward()
         sgd.step()
-        return loss.item()
+        return loss
 
-    losses = [step() for _ in range(2)]
-    times = common.timed(step, 1 if quick else 5, least=3, warm=0)
-    return common.large_results(times, losses, batch)
+    return step
 
 
-def large_infer(name: str, config: str, quick: bool) -> dict[str, dict]:
+def train(name: str, config: str, quick: bool) -> dict[str, dict]:
+    step = trainer(name, config)
+
+    def prepare(x, y):
+        x, y = tensor(x, config), tensor(y, config)
+        return lambda: step(x, y).item()
+
+    return common.time_training(name, quick, prepare)
+
+
+def infer(name: str, config: str, quick: bool) -> dict[str, dict]:
     import torch
 
-    net = large_model(name, config).eval()
-    out = {}
-    for batch in (2 if quick else common.LARGE_BATCH, 1):
-        x = tensor(common.large_images(batch)[0], config)
-        with torch.inference_mode():
-            check = net(x).numpy()
-            times = common.timed(lambda x=x: net(x), 0.5 if quick else 3, least=3, warm=0)
-        out[f"infer b{batch}"] = common.result(times, check, images=batch)
-    return out
+    net = build(name, config).eval()
+
+    def prepare(x):
+        x = tensor(x, config)
+        call = torch.jit.optimize_for_inference(torch.jit.trace(net, x)) if config == "frozen" else net
+        return lambda: call(x)
+
+    with torch.inference_mode():
+        return common.time_inference(name, quick, prepare)
 
 
 def epoch(config: str, quick: bool) -> dict[str, dict]:
@@ -214,7 +181,7 @@ def memory(config: str, quick: bool) -> dict[str, dict]:
     for start in range(0, 10000 if quick else len(x), common.BATCH):
         batch = slice(start, start + common.BATCH)
         step(x[batch].float() / 255, y[batch]).item()
-    return {"memory": {"median": common.resident_mb(), "best": common.resident_mb(), "check": []}}
+    return {"resident MB": common.memory()}
 
 
 def conv(config: str, quick: bool) -> dict[str, dict]:
