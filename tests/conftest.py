@@ -50,3 +50,12 @@ def torchvision():
     except ImportError:
         pytest.skip("torchvision is not installed")
     return theirs
+
+
+@pytest.fixture(autouse=True)
+def default_algorithm():
+    """What a test chooses for convolutions ends with it."""
+    yield
+    config = sys.modules.get("fastcnn.config")
+    if config is not None and config.get_conv_algorithm() != "auto":
+        config.set_conv_algorithm("auto")

@@ -21,8 +21,6 @@ KERNELS = {"winograd", "winograd_weights", "winograd_wgrad", "winograd_unpack"}
 @pytest.fixture(autouse=True)
 def algorithm():
     fc.set_conv_algorithm("winograd")
-    yield
-    fc.set_conv_algorithm("auto")
 
 
 def error(value, want):
