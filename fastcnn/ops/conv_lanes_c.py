@@ -141,7 +141,7 @@ def _forward_panels(b, g: Geometry, x, nv):
 
 
 def lower_forward(b, g, x, w, bias, y, act):
-    if winograd.pays(b, g, g.o, g.c, g.oh, g.ow):
+    if winograd.pays(b.vw, g, g.o, g.c, g.oh, g.ow):
         origin = window_origin(g, x, x.lanes)
         return winograd.lower(b, g, x, origin, w, bias, None, y, g.o, g.c, g.oh, g.ow, False, act)
     runs, run_len, panels = _forward_panels(b, g, x, choose_nv(b, g.o, g.og, g.ow))
@@ -178,7 +178,7 @@ def lower_forward(b, g, x, w, bias, y, act):
 
 
 def lower_data(b, g, dy, w, bias, mask, dx):
-    if winograd.pays(b, g, g.c, g.o, g.h, g.w):
+    if winograd.pays(b.vw, g, g.c, g.o, g.h, g.w):
         origin = dy.at((g.pads[0] - 2) * dy.sh + (g.pads[2] - 2) * b.vw)
         return winograd.lower(b, g, dy, origin, w, bias, mask, dx, g.c, g.o, g.h, g.w, True, 0)
     area = g.kh * g.kw
@@ -232,7 +232,7 @@ def lower_data(b, g, dy, w, bias, mask, dx):
 
 
 def lower_weight(b, g, x, dy, dw):
-    if winograd.pays(b, g, g.o, g.c, g.oh, g.ow):
+    if winograd.pays(b.vw, g, g.o, g.c, g.oh, g.ow):
         return winograd.lower_weight(b, g, x, window_origin(g, x, x.lanes), dy, dw)
     blocks = -(-g.o // b.vw)
     nv = min(3, blocks) if g.groups == 1 else choose_nv(b, g.o, g.og, g.ow)

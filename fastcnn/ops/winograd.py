@@ -21,16 +21,21 @@ def fits(g: Geometry) -> bool:
     return shape and g.groups == 1 and not planar(g)
 
 
-def pays(b, g: Geometry, lanes: int, red: int, oh: int, ow: int) -> bool:
+def work(vw: int, n: int, lanes: int, red: int, oh: int, ow: int) -> float:
+    """About how many multiply-adds it takes for n images of oh x ow outputs, from red to lanes channels."""
+    tiles = n * -(-oh // 4) * -(-ow // 4)
+    lanes, red = (-(-size // vw) * vw for size in (lanes, red))
+    return float(tiles) * (POINTS * lanes * red + INPUT_WORK * red + OUTPUT_WORK * lanes) + WEIGHT_WORK * lanes * red
+
+
+def pays(vw: int, g: Geometry, lanes: int, red: int, oh: int, ow: int) -> bool:
     """Whether it is used: fits and, unless it was asked for, is less work than the direct kernel."""
     if config.get_conv_algorithm() == "direct" or not fits(g):
         return False
     if config.get_conv_algorithm() == "winograd":
         return True
-    tiles = g.n * -(-oh // 4) * -(-ow // 4)
-    lanes, red = (-(-size // b.vw) * b.vw for size in (lanes, red))
-    work = tiles * (POINTS * lanes * red + INPUT_WORK * red + OUTPUT_WORK * lanes) + WEIGHT_WORK * lanes * red
-    return work < 9.0 * g.n * oh * ow * lanes * red
+    full_lanes, full_red = (-(-size // vw) * vw for size in (lanes, red))
+    return work(vw, g.n, lanes, red, oh, ow) < 9.0 * g.n * oh * ow * full_lanes * full_red
 
 
 def lower(b, g: Geometry, x, x_at, w, bias, mask, y, lanes, red, oh, ow, flip, act):
