@@ -10,12 +10,12 @@ from ..graph.trace import add_node
 from .base import OPS, Op, check_float, check_rank
 
 GEMV_ROWS = 4  # up to so many rows, the weights are read where they lie instead of packed
-PACKED_FLOATS = 1 << 23  # of a larger matrix so much at a time is packed: 32 MB
+PACKED_FLOATS = 1 << 21  # of a matrix larger than this (8 MB) and than the other one, so much at a time is packed
 
 
 def emit_gemm(b, m, n, k, a, a_m, a_k, w, w_k, w_n, c, bias=None, mask=None, act=0):
     """C[m][n] = A*B on plain values; w_k, w_n are the strides of B's rows and columns."""
-    most = max(1, PACKED_FLOATS // (k * b.gemm_n)) * b.gemm_n
+    most = max(1, max(PACKED_FLOATS, m * k) // (k * b.gemm_n)) * b.gemm_n
     parts = -(-n // most)
     width = -(-n // (parts * b.gemm_n)) * b.gemm_n  # parts of about one size
     for first in range(0, n, width):
