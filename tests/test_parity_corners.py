@@ -39,7 +39,7 @@ def test_output_padding_up_to_the_dilation(dimensions, padding, output_padding, 
     ours, theirs = (getattr(m, f"conv_transpose{dimensions}d") for m in (F, TF))
     rest = (stride, padding, output_padding, 2, dilation)
     compare(lambda *a: ours(*a, *rest), lambda *a: theirs(*a, *rest), x, w, b, tolerance=1e-4)
-    with pytest.raises(ValueError, match="output_padding must be smaller than stride .* or dilation"):
+    with pytest.raises(ValueError, match=r"output_padding must be smaller than stride .* or dilation"):
         ours(x, w, b, stride, padding, 3, 2, dilation)
     layer = getattr(nn, f"ConvTranspose{dimensions}d")(4, 6, 3, stride, padding, output_padding, 2, dilation=dilation)
     assert np.shape(layer(x)) == tuple(theirs(*map(torch.tensor, (x, w, b)), *rest).shape)
@@ -49,7 +49,7 @@ def test_output_padding_up_to_the_dilation(dimensions, padding, output_padding, 
 def test_a_dimension_that_keeps_its_size_is_copied_whatever_the_factor(mode, sizes):
     for factor in (1.15, 1.3):
         kw = dict(scale_factor=factor, mode=mode, align_corners=False)
-        compare(lambda x: F.interpolate(x, **kw), lambda x: TF.interpolate(x, **kw), normal(2, 3, *sizes))  # noqa: B023
+        compare(lambda x: F.interpolate(x, **kw), lambda x: TF.interpolate(x, **kw), normal(2, 3, *sizes))
 
 
 @pytest.mark.parametrize("pad", [(-1, 1), (2, -1), (-2, 3), (0, -3), (-2, 4)])
@@ -73,7 +73,7 @@ def test_gaussian_nll_with_a_variance_for_each_item(shape):
     for var_shape in (x.shape, x.shape[:-1], (*x.shape[:-1], 1)):
         var = np.abs(normal(*var_shape))  # some below eps, where PyTorch's gradient is that at eps
         for full in (False, True):
-            both = [lambda x, t, v, m=m: m.gaussian_nll_loss(x, t, v, full, 0.3, "none") for m in (F, TF)]  # noqa: B023
+            both = [lambda x, t, v, m=m: m.gaussian_nll_loss(x, t, v, full, 0.3, "none") for m in (F, TF)]
             compare(*both, x, target, var, tolerance=1e-4)
     with pytest.raises(ValueError, match="gaussian_nll_loss: var must have shape"):
         F.gaussian_nll_loss(x, target, np.ones(2, np.float32))
