@@ -90,8 +90,9 @@ def set_conv_algorithm(name: str) -> None:
     """How 3x3 convolutions of stride 1 over many channels are computed from now on.
 
     "direct": as the sum that defines them (normwise error about 1e-6). "winograd": by Winograd's F(4x4, 3x3), a quarter
-    of the multiplications (normwise error up to 2e-5). "auto": by whichever is less work. Other convolutions are always
-    direct.
+    of the multiplications (normwise error up to 2e-5); a NaN or infinity in the input then reaches all of the 4x4
+    outputs that are computed with it, also those whose own windows it is not in. "auto": by whichever is less work.
+    Other convolutions are always direct.
     """
     global _conv_algorithm
     if name not in CONV_ALGORITHMS:

@@ -97,8 +97,9 @@ def _transposed(op, x, weight, bias, stride, padding, output_padding, groups, di
         raise ValueError(f"{op}: input has {x.shape[1]} channels (shape {x.shape}), expected {weight.shape[0]}")
     if groups < 1 or x.shape[1] % groups:
         raise ValueError(f"{op}: groups={groups} must divide the {x.shape[1]} input channels")
+    _check_output_padding(op, output_padding, stride, dilation)
     if any(o >= s for o, s in zip(output_padding, stride)):
-        raise ValueError(f"{op}: output_padding must be smaller than stride {stride}, got {output_padding}")
+        return _wide_output_padding(op, x, weight, bias, stride, padding, output_padding, groups, dilation)
     size = tuple(
         (n - 1) * s - 2 * p + d * (k - 1) + 1 + o
         for n, s, p, d, k, o in zip(x.shape[2:], stride, padding, dilation, weight.shape[2:], output_padding)
@@ -118,6 +119,21 @@ def _transposed(op, x, weight, bias, stride, padding, output_padding, groups, di
         dilation=dilation,
         groups=groups,
     )
+
+
+def _check_output_padding(op, output_padding, stride, dilation):
+    if any(o >= max(s, d) for o, s, d in zip(output_padding, stride, dilation)):
+        raise ValueError(
+            f"{op}: output_padding must be smaller than stride {stride} or dilation {dilation}, got {output_padding}"
+        )
+
+
+def _wide_output_padding(op, x, weight, bias, stride, padding, output_padding, groups, dilation):
+    """Where the kernel's dilation alone allows so much: the whole result, then cut off and extended by zeros."""
+    y = _transposed(op, x, weight, None, stride, (0, 0), (0, 0), groups, dilation)
+    after = [o - p for o, p in zip(output_padding, padding)]
+    y = _shape.pad(y, (0, 0, *(-p for p in padding)), (0, 0, *after), 0.0)
+    return y if bias is None else y + _reshape(bias, 1, bias.shape[0], 1, 1)
 
 
 @operation("x", "weight", "bias", rank=4)
@@ -155,8 +171,7 @@ def conv_transpose3d(x, weight, bias=None, stride=1, padding=0, output_padding=0
     check_rank(op, "weight", weight, 5, "(in, out/groups, kd, kh, kw)")
     steps, dilations = ints(op, "stride", stride, 3, 1), ints(op, "dilation", dilation, 3, 1)
     pads, more = ints(op, "padding", padding, 3, 0), ints(op, "output_padding", output_padding, 3, 0)
-    if more[0] >= steps[0]:
-        raise ValueError(f"{op}: output_padding must be smaller than stride {steps}, got {more}")
+    _check_output_padding(op, more, steps, dilations)
     n, c, d, h, w = x.shape
     kd, outs = weight.shape[2], weight.shape[1] * _groups(op, groups)
     x = _reshape(_shape.transpose(x, (0, 2, 1, 3, 4)), n * d, c, h, w)

@@ -136,7 +136,7 @@ def kl_div(x, target, reduction="mean", log_target=False):
     if log_target:
         loss = map_(target, "exp") * (target - x)
     else:
-        loss = target * (map_(map_(target, "clamp", 1e-38, math.inf), "log") - x)
+        loss = target * (map_(map_(target, "clamp", 1e-37, math.inf), "log") - x)
     if reduction == "batchmean":
         return add_node(OPS["sum_all"], [loss], alpha=1.0 / x.shape[0])
     return _reduced("kl_div", loss, reduction)
@@ -144,9 +144,20 @@ def kl_div(x, target, reduction="mean", log_target=False):
 
 @operation("x", "target", "var")
 def gaussian_nll_loss(x, target, var, full=False, eps=1e-6, reduction="mean"):
-    """(log(v) + (x - target)^2 / v) / 2 for v = max(var, eps); full adds log(2 pi) / 2 (Nix and Weigend, 1994)."""
+    """(log(v) + (x - target)^2 / v) / 2 for v = max(var, eps); full adds log(2 pi) / 2 (Nix and Weigend, 1994).
+
+    var: of the input's shape, or without its last dimension or with 1 there: one for all of an item's outputs. Its
+    gradient is that of v, also where it is below eps.
+    """
     _same("gaussian_nll_loss", x, target)
-    variance = map_(var, "clamp", eps, math.inf)
+    if not eps > 0:
+        raise ValueError(f"gaussian_nll_loss: eps must be > 0, got {eps}")
+    one = (*x.shape[:-1], 1)
+    if var.shape not in (x.shape, x.shape[:-1], one):
+        raise ValueError(f"gaussian_nll_loss: var must have shape {x.shape}, {x.shape[:-1]} or {one}, got {var.shape}")
+    if var.shape != x.shape:
+        var = add_node(OPS["reshape"], [var], shape=one)
+    variance = add_node(OPS["map"], [var], kind="clamp", alpha=float(eps), beta=math.inf, straight=True)
     loss = (map_(variance, "log") + map_(x - target, "square") / variance) * 0.5
     return _reduced("gaussian_nll_loss", loss + 0.5 * math.log(2 * math.pi) if full else loss, reduction)
 
@@ -180,7 +191,11 @@ def nll_loss(x, target, weight=None, ignore_index=-100, reduction="mean"):
     if reduction == "none":
         return add_node(OPS["reshape"], [loss], shape=target.shape)
     total = add_node(OPS["sum_all"], [loss], alpha=1.0)
-    return total if reduction == "sum" else total / add_node(OPS["sum_all"], [counted], alpha=1.0)
+    if reduction == "sum":
+        return total
+    count = add_node(OPS["sum_all"], [counted], alpha=1.0)
+    # where nothing counts, NaN, as PyTorch, but with a gradient of 0 rather than NaN
+    return total / map_(count, "clamp", 1e-37, math.inf) + (count / count - 1.0)
 
 
 @operation("x", "target")

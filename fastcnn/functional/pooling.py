@@ -174,6 +174,8 @@ def _unpool(op, count, x, indices, kernel_size, stride, padding, output_size):
         if len(given) != count or any(abs(g - u) >= s for g, u, s in zip(given, usual, steps)):
             raise ValueError(f"{op}: output_size must differ from {usual} by less than the stride, got {output_size!r}")
         usual = given
+    if min(usual) < 1:
+        raise ValueError(f"{op}: nothing is left of {x.shape[2:]} with padding {pads}")
     return add_node(OPS["scatter"], [x, indices], spatial=usual)
 
 
@@ -185,7 +187,11 @@ def max_unpool1d(x, indices, kernel_size, stride=None, padding=0, output_size=No
 
 @operation("x", "indices", rank=4, items=("x", "indices"))
 def max_unpool2d(x, indices, kernel_size, stride=None, padding=0, output_size=None):
-    """Each value of x (N, C, H, W) at the position that max_pool2d's indices name, 0 elsewhere."""
+    """Each value of x (N, C, H, W) at the position that max_pool2d's indices name, 0 elsewhere.
+
+    output_size: of the result, where the pooling's rounding leaves a choice; a value whose index is beyond the result
+    is left out.
+    """
     return _unpool("max_unpool2d", 2, x, indices, kernel_size, stride, padding, output_size)
 
 

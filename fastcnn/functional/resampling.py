@@ -41,8 +41,9 @@ def interpolate(x, size=None, scale_factor=None, mode="nearest", align_corners=N
         if min(outs) < 1:
             raise ValueError(f"interpolate: scale_factor {scale_factor!r} leaves nothing of {sizes}")
     kind = "nearest" if mode == "nearest" else "linear"
-    if mode == "nearest" and count == 2:  # PyTorch's nearest in 2-D, there only, ignores the factor for these sizes
-        factors = tuple(None if out in (n, 2 * n) else factor for n, out, factor in zip(sizes, outs, factors))
+    if mode != "nearest" or count == 2:  # PyTorch ignores the factor for these sizes
+        exact = (1, 2) if mode == "nearest" else (1,)
+        factors = tuple(None if out in [k * n for k in exact] else f for n, out, f in zip(sizes, outs, factors))
     axes = tuple(
         windows.interpolation(n, out, factor, kind, bool(align_corners)) for n, out, factor in zip(sizes, outs, factors)
     )

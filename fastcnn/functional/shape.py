@@ -70,7 +70,8 @@ def _pad_mirrored(x, pairs, mode):
         raise ValueError(f"pad: mode {mode!r} pads the spatial dimensions of (N, C, ...) only, got shape {x.shape}")
     axes = []
     for size, (before, after) in zip(x.shape[2:], pairs[2:]):
-        largest = {"reflect": size - 1, "circular": size}.get(mode, math.inf)
+        kept = windows.left(size, before, after)
+        largest = {"reflect": size - 1, "circular": kept}.get(mode, math.inf)
         if max(before, after) > largest or size + before + after < 1:
             raise ValueError(f"pad: mode {mode!r} cannot pad a dimension of size {size} by {before} and {after}")
         axes.append(windows.padding(size, before, after, mode))

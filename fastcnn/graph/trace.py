@@ -27,11 +27,17 @@ _state = _State()
 
 @contextmanager
 def module_path(name: str):
-    """Name the module whose forward runs inside, for error messages and descriptions."""
+    """Name the module whose forward runs inside, for descriptions and, in front, for the errors that it raises."""
     old = _state.path
     _state.path = (*old, name) if name else old
     try:
         yield
+    except (ValueError, TypeError) as error:
+        text = error.args[0] if len(error.args) == 1 else None
+        if isinstance(text, str) and _state.path and not getattr(error, "_fastcnn_path", False):
+            error.args = (f"{current_path()}: {text}",)
+            error._fastcnn_path = True  # type: ignore[attr-defined]
+        raise
     finally:
         _state.path = old
 
@@ -241,15 +247,7 @@ class Node:
 
 def add_node(op, inputs, **attrs):
     """Apply an op to symbols: its output symbol (a tuple if it has several)."""
-    try:
-        node = Node(op, inputs, attrs)
-    except (ValueError, TypeError) as error:
-        path = current_path()
-        if path and not getattr(error, "_fastcnn_path", False):
-            error = type(error)(f"{path}: {error}")
-            error._fastcnn_path = True
-            raise error from None
-        raise
+    node = Node(op, inputs, attrs)
     return node.outputs[0] if len(node.outputs) == 1 else tuple(node.outputs)
 
 

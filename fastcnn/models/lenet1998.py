@@ -35,6 +35,14 @@ class Subsampling(nn.Module):
         return F.avg_pool2d(x, 2) * 4.0 * self.weight + self.bias
 
 
+class Connected(nn.Conv2d):
+    """A convolution without some of its connections."""
+
+    def forward(self, x: Any, connections: Any) -> Any:  # type: ignore[override]
+        """x: [N, in_channels, H, W]; connections: 0 or 1, broadcast to the weight."""
+        return F.conv2d(x, self.weight * connections, self.bias)
+
+
 @register
 class LeNet5of1998(Configured, nn.Module):
     """[N, 1, 32, 32] -> [N, 10] squared distances to the classes' 7 x 12 code vectors: the smallest is the answer.
@@ -47,7 +55,7 @@ class LeNet5of1998(Configured, nn.Module):
         super().__init__()
         self.C1 = nn.Conv2d(1, 6, 5)
         self.S2 = Subsampling(6)
-        self.C3 = nn.Conv2d(6, 16, 5)
+        self.C3 = Connected(6, 16, 5)
         self.S4 = Subsampling(16)
         self.C5 = nn.Conv2d(16, 120, 5)
         self.F6 = nn.Linear(120, 84)
@@ -68,7 +76,7 @@ class LeNet5of1998(Configured, nn.Module):
     def forward(self, x: Any) -> Any:
         """x: [N, 1, 32, 32], background -0.1 and foreground 1.175 in the paper."""
         x = squash(self.S2(squash(self.C1(x))))
-        x = F.conv2d(x, self.C3.weight * self.connections, self.C3.bias)
+        x = self.C3(x, self.connections)
         x = squash(self.C5(squash(self.S4(squash(x)))))
         x = squash(self.F6(F.flatten(x, 1)))
         difference = F.unsqueeze(x, 1) - F.unsqueeze(self.codes, 0)

@@ -85,6 +85,8 @@ class UNet(Configured, nn.Module):
     def forward(self, x: Any) -> Any:
         """x: [N, in_channels, H, W]."""
         unit = 1 << self.depth
+        if x.ndim != 4:
+            raise ValueError(f"UNet: input must have 4 dimensions (N, C, H, W), got shape {x.shape}")
         if x.shape[2] % unit or x.shape[3] % unit:
             raise ValueError(
                 f"UNet: height and width must be multiples of {unit} (depth {self.depth}), got {x.shape[2:]}"

@@ -150,8 +150,20 @@ class Concat(Configured, Module):
         return f"dim={self.dim}"
 
 
+class _Uncalled(Sequential):
+    """A container that is never called itself: its children's labels name it too."""
+
+    def _label_of(self, name: str) -> str:
+        return f"{self._label}.{name}" if self._label else name
+
+    def _labelled(self, label: str) -> None:
+        super()._labelled(label)
+        for name, module in self._modules.items():
+            module._labelled(self._label_of(name))
+
+
 @register
-class ModuleList(Sequential):
+class ModuleList(_Uncalled):
     """A list of modules, named "0", "1", ...; it has no forward()."""
 
     def __init__(self, modules: Any = ()) -> None:
@@ -172,7 +184,7 @@ class ModuleList(Sequential):
 
 
 @register
-class ModuleDict(Sequential):
+class ModuleDict(_Uncalled):
     """Modules by name; it has no forward()."""
 
     def __init__(self, modules: Any = None) -> None:

@@ -155,8 +155,12 @@ class _ConvTranspose(_Convolution):
         self.padding = check.integers(name, "padding", padding, self.dimensions, 0)
         self.output_padding = check.integers(name, "output_padding", output_padding, self.dimensions, 0)
         self.padding_mode = check.choice(name, "padding_mode", padding_mode, ("zeros",))
-        if any(o >= s for o, s in zip(self.output_padding, self.stride, strict=True)):
-            raise ValueError(f"{name}: output_padding must be smaller than stride {self.stride}, got {output_padding}")
+        steps = zip(self.output_padding, self.stride, self.dilation, strict=True)
+        if any(o >= max(s, d) for o, s, d in steps):
+            raise ValueError(
+                f"{name}: output_padding must be smaller than stride {self.stride} or dilation {self.dilation}, "
+                f"got {output_padding}"
+            )
         self._parameters_of(self.in_channels, self.out_channels // self.groups, bias)
 
     def forward(self, x: Any) -> Any:
@@ -178,7 +182,7 @@ class ConvTranspose2d(_ConvTranspose):
     """2-D transposed convolution: [N, in_channels, H, W] -> [N, out_channels, OH, OW].
 
     OH = (H - 1) * stride - 2 * padding + dilation * (kernel height - 1) + output_padding + 1. weight: [in_channels,
-    out_channels / groups, kernel height, kernel width]. output_padding must be smaller than stride.
+    out_channels / groups, kernel height, kernel width]. output_padding must be smaller than stride or dilation.
     """
 
     dimensions = 2

@@ -211,11 +211,18 @@ class Module:
             self._parameters.pop(name, None)
             if isinstance(value, Module):
                 self._modules[name] = value
-                value._label = name
+                value._labelled(self._label_of(name))
             elif isinstance(value, Parameter) or value is None and kept is not None:
                 self._parameters[name] = value
         object.__setattr__(self, name, value)
         config.structure_changed()
+
+    def _label_of(self, name: str) -> str:
+        """What a child of this name adds to the paths in errors and summaries."""
+        return name
+
+    def _labelled(self, label: str) -> None:
+        self._label = label
 
     def __delattr__(self, name):
         self._modules.pop(name, None)
@@ -412,7 +419,8 @@ def _summary_table(model, input_shape, records, out) -> str:
     for node in topological([out] if isinstance(out, Symbol) else list(out)):
         macs[node.path] = macs.get(node.path, 0) + _macs(node)
     rows = [("layer", "type", "output shape", "parameters", "multiply-adds", "output MB")]
-    total_bytes = 0
+    total, total_macs, total_bytes = sum(p.size for p in model.parameters()), sum(macs.values()), 0
+    counted: set[int] = set()  # parameters that stand in a row: each but once
     for path, module, output in records:
         if list(module.children()):
             continue
@@ -420,16 +428,18 @@ def _summary_table(model, input_shape, records, out) -> str:
         shape = outputs[0].shape if isinstance(output, Symbol) else tuple(o.shape for o in outputs)
         size = sum(4 * int(np.prod(o.shape, dtype=object)) for o in outputs)
         total_bytes += size
-        count = sum(p.size for p in module.parameters())
-        rows.append(
-            (path, type(module).__name__, str(shape), f"{count:,}", f"{macs.get(path, 0):,}", f"{size / 1e6:.2f}")
-        )
+        new = [p for p in module.parameters() if id(p) not in counted]
+        counted.update(id(p) for p in new)
+        count, work = sum(p.size for p in new), macs.pop(path, 0)  # of a layer that runs twice, all in its first row
+        rows.append((path, type(module).__name__, str(shape), f"{count:,}", f"{work:,}", f"{size / 1e6:.2f}"))
+    rest = total - sum(p.size for p in model.parameters() if id(p) in counted)
+    if rest or sum(macs.values()):
+        rows.append(("", "(outside of these)", "", f"{rest:,}", f"{sum(macs.values()):,}", ""))
     widths = [max(len(row[i]) for row in rows) for i in range(6)]
     lines = [
         "  ".join(cell.ljust(w) if i < 3 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths)))
         for row in rows
     ]
-    total = sum(p.size for p in model.parameters())
     rule = "-" * len(lines[0])
     return "\n".join(
         [
@@ -438,7 +448,7 @@ def _summary_table(model, input_shape, records, out) -> str:
             rule,
             *lines[1:],
             rule,
-            f"{total:,} parameters ({total * 4 / 1e6:.2f} MB), {sum(macs.values()):,} multiply-adds, "
+            f"{total:,} parameters ({total * 4 / 1e6:.2f} MB), {total_macs:,} multiply-adds, "
             f"{total_bytes / 1e6:.2f} MB of layer outputs (a plan keeps fewer: see Program.describe)",
         ]
     )

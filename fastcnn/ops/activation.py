@@ -31,7 +31,7 @@ def _numbers(attrs):
 
 
 class Map(Op):
-    """attrs kind (of KINDS), alpha, and for some kinds beta."""
+    """attrs kind (of KINDS), alpha, and for some kinds beta; straight: the gradient passes unchanged."""
 
     name = "map"
 
@@ -41,7 +41,7 @@ class Map(Op):
 
     def grad(self, node, douts, needs):
         kind, alpha = node.attrs["kind"], node.attrs["alpha"]
-        if kind == "shift":
+        if kind == "shift" or node.attrs.get("straight"):
             return [douts[0]]
         if kind == "scale":
             return [add_node(OPS["map"], [douts[0]], kind="scale", alpha=alpha)]

@@ -56,15 +56,21 @@ def interpolation(size: int, out: int, factor: float | None, mode: str, align_co
     return tuple(axis)
 
 
+def left(size: int, before: int, after: int) -> int:
+    """How much of a dimension a padding's negative sides leave."""
+    return size + min(0, before) + min(0, after)
+
+
 @functools.lru_cache(maxsize=256)
 def padding(size: int, before: int, after: int, mode: str) -> Axis:
     """Padding (negative: cropping) by reflection, by the edge's value, or around."""
     axis = []
+    start, kept = max(0, -before), left(size, before, after)
     for o in range(-before, size + after):
         if mode == "replicate":
             i = min(max(o, 0), size - 1)
-        elif mode == "circular":
-            i = o % size
+        elif mode == "circular":  # what is cropped does not come around
+            i = start + (o - start) % kept
         else:
             i = abs(o)
             i = 2 * (size - 1) - i if i >= size else i
