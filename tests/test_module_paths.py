@@ -71,3 +71,16 @@ def test_a_summary_adds_up():
     assert [row[-2] for row in rows] == ["1,728", "4,608", "0"]
     assert "(outside of these)" in text and "274 parameters" in text and "6,336 multiply-adds" in text
     assert "C3 " in models.lenet5_1998().summary((1, 1, 32, 32))
+
+
+@pytest.mark.parametrize(
+    "name, side", [("alexnet", 63), ("vgg11", 32), ("googlenet", 15), ("squeezenet1_1", 17), ("densenet121", 29)]
+)
+def test_an_image_that_is_too_small_is_told_how_small_is_too_small(name, side):
+    with nn.init.skip():
+        model = models.get_model(name).eval()
+    x = np.zeros((1, 3, side - 1, side - 1), np.float32)
+    with pytest.raises(ValueError, match=rf"is smaller than the .*large enough is \(1, 3, {side}, {side}\)") as caught:
+        model(x)
+    assert str(caught.value).split(":")[0] in dict(model.named_modules())
+    model(np.zeros((1, 3, side, side), np.float32))

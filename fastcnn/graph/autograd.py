@@ -197,11 +197,19 @@ def tracked(value) -> bool:
     return value._tape is not None if isinstance(value, Tensor) else is_parameter(value) and value.requires_grad
 
 
+TOO_SMALL = "is smaller than the"  # what windows larger than their input say
+
+
 def trace(fn, arrays, kwargs=None):
     """(input symbols, output symbols, fn's structure: True if it returned one) for fn on arrays of these shapes."""
     inputs = [a if is_parameter(a) else Symbol(a.shape, a.dtype.name) for a in arrays]
-    with tracing():
-        out = fn(*inputs, **(kwargs or {}))
+    try:
+        with tracing():
+            out = fn(*inputs, **(kwargs or {}))
+    except ValueError as error:
+        if TOO_SMALL in str(error) and (smallest := _smallest(fn, arrays, kwargs)):
+            raise ValueError(f"{error}; the smallest input that is large enough is {smallest}") from None
+        raise
     single = isinstance(out, Symbol)
     outputs = [out] if single else list(out) if isinstance(out, (tuple, list)) else [out]
     for symbol in outputs:
@@ -210,6 +218,33 @@ def trace(fn, arrays, kwargs=None):
                 f"a traced function must return values made by fastcnn.functional, got {type(symbol).__name__}"
             )
     return [s for s in inputs if isinstance(s, Symbol)], outputs, single
+
+
+def _smallest(fn, arrays, kwargs) -> tuple[int, ...] | None:
+    """The shape of arrays[0] with the smallest equal sides for which no layer finds its input too small."""
+    first, *rest = arrays
+    if is_parameter(first) or first.ndim < 3:
+        return None
+
+    def shape(side):
+        return (*first.shape[:2], *[side] * (first.ndim - 2))
+
+    def enough(side):
+        try:
+            symbols = [Symbol(shape(side)), *(a if is_parameter(a) else Symbol(a.shape, a.dtype.name) for a in rest)]
+            with tracing():
+                fn(*symbols, **(kwargs or {}))
+        except ValueError as error:
+            return TOO_SMALL not in str(error)
+        return True
+
+    low, high = 1, 1024
+    if not enough(high):
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle + 1, high)
+    return shape(low)
 
 
 def parameters_of(outputs) -> dict[int, Symbol]:
