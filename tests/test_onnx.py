@@ -422,13 +422,13 @@ def test_a_graph_that_is_none_is_refused_when_it_is_loaded(nodes, message, tmp_p
         fc.onnx.load(written(tmp_path / "m.onnx", nodes, initializers=[big]))
 
 
-HUGE, NUMBERS = np.array([1, 1, 1 << 40, 1]), np.array([1.0], np.float32)
+HUGE = np.array([1, 1, 1 << 40, 1])
 
 
 @pytest.mark.parametrize(
     "nodes, given, message",
     [
-        ([N("Expand", ["k", "g"], ["c"]), N("Add", ["x", "c"], ["y"])], HUGE, "268,435,456"),
+        ([N("Expand", ["z", "g"], ["c"]), N("Add", ["x", "c"], ["y"])], HUGE, "268,435,456"),
         ([N("Tile", ["k", "g"], ["c"]), N("Add", ["x", "c"], ["y"])], np.array([1 << 40]), "268,435,456"),
         ([N("Range", ["z", "g", "o"], ["c"]), N("Add", ["x", "c"], ["y"])], np.array(1 << 40), "268,435,456"),
         ([N("Range", ["z", "g", "z"], ["c"]), N("Add", ["x", "c"], ["y"])], np.array(5), "steps of 0"),
@@ -455,9 +455,27 @@ HUGE, NUMBERS = np.array([1, 1, 1 << 40, 1]), np.array([1.0], np.float32)
     ],
 )
 def test_what_a_node_cannot_do_is_an_error_that_names_it(nodes, given, message, tmp_path):
-    arrays = {"g": given, "k": NUMBERS, "z": np.array(0), "o": np.array(1)}
+    arrays = {"g": given, "k": np.array([1.0], np.float32), "z": np.array(0), "o": np.array(1)}
     initializers = [onnx.numpy_helper.from_array(a, n) for n, a in arrays.items()]
     model = fc.onnx.load(written(tmp_path / "m.onnx", nodes, initializers=initializers))
     with pytest.raises((ValueError, TypeError), match=message) as caught:
         model(np.zeros((1, 2, 4, 4), np.float32))
     assert "opset 13" in str(caught.value) or "TB of memory" in str(caught.value)
+
+
+def test_a_file_written_for_training_trains_and_moves_its_statistics(tmp_path):
+    h, rng = onnx.helper, np.random.default_rng(0)
+    arrays = {"w": [1, 2], "b": [0, 1], "m": [0, 0], "v": [1, 1]}
+    initializers = [onnx.numpy_helper.from_array(np.array(a, np.float32), n) for n, a in arrays.items()]
+    bn = h.make_node("BatchNormalization", [*"xwbmv"], ["y", "m2", "v2"], training_mode=1, momentum=0.9)
+    model = fc.onnx.load(written(tmp_path / "m.onnx", [bn], opset=15, initializers=initializers))
+    own = nn.BatchNorm2d(2)
+    own.load_state_dict(dict(weight=[1.0, 2.0], bias=[0.0, 1.0]), strict=False)
+    x = rng.normal(3, 2, size=(4, 2, 4, 4)).astype(np.float32)
+    for m in (own, model):
+        m.train()
+        step = fc.compile_step(m, nn.MSELoss(), optim.SGD(m.parameters(), lr=0.1))
+        step(x, x)
+    theirs = model.state_dict()
+    for a, b in zip("wbmv", ("weight", "bias", "running_mean", "running_var")):
+        np.testing.assert_allclose(theirs[a], own.state_dict()[b], rtol=1e-5)

@@ -18,7 +18,8 @@ from .call import Call, operator
 def _batch_norm(call: Call, x: Any, weight: Any, bias: Any, mean: Any, var: Any) -> Any:
     call.only(spatial=1)
     eps, momentum = call.get("epsilon", 1e-5), call.get("momentum", 0.9)
-    if call.get("training_mode", 0):  # the file's own: the moved statistics are outputs
+    moves = call.training and not any(call.wanted[1:])  # as without training_mode: the statistics are moved in place
+    if call.get("training_mode", 0) and not moves:  # the file's own: the moved statistics are outputs
         y, batch_mean, batch_var = channel_norm(x, None, None, weight, bias, eps)
         moved = [old * momentum + new * (1 - momentum) for old, new in ((mean, batch_mean), (var, batch_var))]
         return y, *moved
