@@ -1,5 +1,7 @@
 """Models as ONNX files and back: equal to ONNX Runtime, trainable, saveable, and clear about what cannot be."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -156,6 +158,19 @@ FUNCTIONS = {
         for name in ("relu", "relu6", "sigmoid", "tanh", "elu", "leaky_relu", "gelu", "silu", "mish", "hardswish",
                      "hardsigmoid", "softplus", "selu", "softsign", "logsigmoid", "abs", "square", "exp")
     },
+    "spread on both sides": (lambda x: F.mean(x, 1, True).expand(x.shape) + F.mean(x * x, 1, True).expand(x.shape), IMAGE),
+    "spread and a parameter": (lambda x, p: F.mean(x, (2, 3), True).expand(x.shape) * p, IMAGE, (1, 1, 1, 1)),
+    "number over spread": (lambda x: 1.0 / (F.mean(x, (2, 3), True).expand(x.shape) + 3.0), IMAGE),
+    "a sum of parameters": (lambda x, p: x + F.softmax(p * 2.0, 0), IMAGE, (4, 1, 1)),
+    "conv_transpose3d": (lambda x, w: F.conv_transpose3d(x, w, None, 2, 1, 1, 1, 2), (2, 2, 3, 4, 5), (2, 3, 3, 2, 3)),
+    "avg_pool ceil odd": (lambda x: F.avg_pool2d(x, 3, 2, 1, True), (2, 4, 9, 7)),
+    "nearest inexact": (lambda x: F.interpolate(x, size=(5, 13)), (2, 4, 9, 7)),
+    "bilinear inexact": (lambda x: F.interpolate(x, size=(5, 13), mode="bilinear"), (2, 4, 9, 7)),
+    "bilinear corners factor": (
+        lambda x: F.interpolate(x, scale_factor=1.5, mode="bilinear", align_corners=True), (2, 4, 9, 7)
+    ),
+    "batch of one": (lambda x: F.instance_norm(x), (1, 4, 11)),
+    "one channel turned": (lambda x: x.permute(0, 2, 3, 1), (1, 1, 6, 5)),
     "gelu tanh": (lambda x: F.gelu(x, "tanh"), IMAGE),
 }  # fmt: skip
 
@@ -332,7 +347,7 @@ def test_a_saved_graph_is_not_trusted(tmp_path):
             fc.onnx.OnnxModel({**graph, key: value})
     bad = {"dtype": "object", "shape": [1], "data": ""}
     with pytest.raises(ValueError, match="is not an array"):
-        fc.onnx.OnnxModel({**graph, "constants": {"c": bad}})
+        fc.onnx.OnnxModel({**graph, "constants": {**graph["constants"], "c": bad}})
 
 
 def test_statistics_are_buffers_and_products_learn(tmp_path):
@@ -341,3 +356,126 @@ def test_statistics_are_buffers_and_products_learn(tmp_path):
     loaded = fc.onnx.load(path)
     kinds = {n: isinstance(v, Buffer) for n, v in loaded._named_state()}
     assert kinds["bn1.running_mean"] and not kinds["bn1.weight"] and not kinds["fc.bias"]
+
+
+def test_names_that_the_module_or_the_graph_has_too(tmp_path):
+    """The names in a file are data: no attribute of the module is shadowed, nothing is given twice."""
+    path, saved = tmp_path / "m.onnx", tmp_path / "m.safetensors"
+    x = np.ones((1, 2, 4, 4), np.float32)
+    for name in ("forward", "graph", "_modules", "__class__", "__dict__", "eval", "config", "training", "state_dict"):
+        array = onnx.numpy_helper.from_array(np.full((2, 1, 1), 3, np.float32), name)
+        written(path, [onnx.helper.make_node("Mul", ["x", name], ["y"])], initializers=[array])
+        model = fc.onnx.load(path)
+        assert list(model.state_dict()) == [name] and not model.training
+        fc.save(model, saved)
+        for m in (model, copy.deepcopy(model), fc.load(saved)):
+            np.testing.assert_array_equal(m(x), 3 * x)
+    for name in ("input", "output", "constant_0", "constant_1", "/Mul_0", "/Add_1"):
+        model = Function(lambda x, p: x * p + 2.0)
+        model.register_parameter(name, nn.Parameter(np.full((2, 1, 1), 3, np.float32)))
+        fc.onnx.export(model, path, x.shape)
+        loaded = fc.onnx.load(path)
+        assert list(loaded.state_dict()) == [name]
+        np.testing.assert_array_equal(loaded(x), 3 * x + 2)
+
+
+def test_a_single_number_learns_and_a_matrix_of_the_export_does_not(tmp_path):
+    model = nn.Sequential(
+        nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect"), nn.PReLU(), nn.AdaptiveAvgPool2d((3, 4)),
+        nn.BatchNorm2d(1, affine=False), nn.Flatten(), nn.Linear(12, 1),
+    )  # fmt: skip
+    fc.onnx.export(model, tmp_path / "m.onnx", (1, 1, 8, 9))
+    loaded = fc.onnx.load(tmp_path / "m.onnx")
+    assert {n for n, _ in loaded.named_parameters()} == {n for n, _ in model.named_parameters()}
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(16, 1, 8, 9)).astype(np.float32), rng.normal(size=(16, 1)).astype(np.float32)
+    for m in (model, loaded):
+        step = fc.compile_step(m.train(), nn.MSELoss(), optim.SGD(m.parameters(), lr=0.1))
+        for _ in range(3):
+            step(x, y)
+    theirs = loaded.state_dict()
+    for key, value in model.state_dict().items():
+        if "num_batches" not in key:
+            np.testing.assert_allclose(theirs[key], value, rtol=1e-5, atol=1e-6, err_msg=key)
+
+
+N = onnx.helper.make_node
+
+
+@pytest.mark.parametrize(
+    "nodes, message",
+    [
+        ([N("Relu", ["x"], ["y"]), N("Neg", ["x"], ["y"])], r"\(Neg\) gives 'y', which something else gives already"),
+        ([N("Relu", ["x"], ["x"]), N("Neg", ["x"], ["y"])], r"\(Relu\) gives 'x'"),
+        ([N("Add", ["x", "b"], ["a"]), N("Relu", ["a"], ["b"]), N("Relu", ["b"], ["y"])], r"\(Add\) reads 'b'"),
+        ([N("Relu", ["a"], ["y"]), N("Neg", ["x"], ["a"])], r"\(Relu\) reads 'a', which nothing before it gives"),
+        ([N("Relu", ["x"], ["z"])], "nothing gives the output 'y'"),
+        ([N("ConstantOfShape", ["big"], ["c"]), N("Add", ["x", "c"], ["y"])], "up to 268,435,456 elements"),
+        ([N("Foo", ["x"], ["y"], domain="com.example")], r"com.example.Foo \(opset unknown\)"),
+        ([N("If", ["x"], ["y"], then_branch=onnx.GraphProto(), else_branch=onnx.GraphProto())], r"\(If, opset 13\)"),
+        ([N("Constant", [], [], value_int=1), N("Relu", ["x"], ["y"])], "m.onnx"),
+    ],
+)
+def test_a_graph_that_is_none_is_refused_when_it_is_loaded(nodes, message, tmp_path):
+    big = onnx.numpy_helper.from_array(np.array([1 << 20, 1 << 20]), "big")
+    with pytest.raises(FileFormatError, match=message):
+        fc.onnx.load(written(tmp_path / "m.onnx", nodes, initializers=[big]))
+
+
+HUGE = np.array([1, 1, 1 << 40, 1])
+
+
+@pytest.mark.parametrize(
+    "nodes, given, message",
+    [
+        ([N("Expand", ["z", "g"], ["c"]), N("Add", ["x", "c"], ["y"])], HUGE, "268,435,456"),
+        ([N("Tile", ["k", "g"], ["c"]), N("Add", ["x", "c"], ["y"])], np.array([1 << 40]), "268,435,456"),
+        ([N("Range", ["z", "g", "o"], ["c"]), N("Add", ["x", "c"], ["y"])], np.array(1 << 40), "268,435,456"),
+        ([N("Range", ["z", "g", "z"], ["c"]), N("Add", ["x", "c"], ["y"])], np.array(5), "steps of 0"),
+        ([N("Expand", ["x", "g"], ["y"])], HUGE, "node|TB of memory"),
+        ([N("Tile", ["x", "g"], ["y"])], HUGE, "1,048,576"),
+        ([N("Tile", ["x", "g"], ["y"])], np.array([1, 1, 0, 1]), "0 elements"),
+        ([N("Pad", ["x", "g"], ["y"], mode="edge")], np.array([0] * 7 + [1 << 40]), "1,048,576"),
+        ([N("Pad", ["x", "g"], ["y"])], np.array([0, 0, 0]), "3 pads for 4 dimensions"),
+        ([N("Resize", ["x", "", "g"], ["y"])], np.array([1, 1, 1e12, 1], np.float32), "1,048,576"),
+        ([N("Resize", ["x", "", "g"], ["y"])], np.array([1, 1, 0, 1], np.float32), "0 elements"),
+        ([N("Resize", ["x", "", "g"], ["y"])], np.array([1, 1, np.inf, 1], np.float32), "infinity"),
+        ([N("Reshape", ["x", "g"], ["y"])], np.array([-2, -16]), "is no shape"),
+        ([N("Reshape", ["x", "g"], ["y"])], np.array([-1, -1]), "is no shape"),
+        ([N("Unsqueeze", ["x", "g"], ["y"])], np.array([0, 0]), "not all different"),
+        ([N("Flatten", ["x"], ["y"], axis=9)], HUGE, "axis 9"),
+        ([N("MaxPool", ["x"], ["y"])], HUGE, "kernel_shape is missing"),
+        ([N("MaxPool", ["x"], ["y"], kernel_shape=[2, 2], strides=[0, 0])], HUGE, "strides must be at least 1"),
+        ([N("MaxPool", ["x"], ["y"], kernel_shape=[2, 2], pads=[1, 1])], HUGE, "pads must be 4 integers"),
+        ([N("AveragePool", ["x"], ["y"], kernel_shape=[2, 2], auto_pad="FOO")], HUGE, "auto_pad='FOO'"),
+        ([N("AveragePool", ["x"], ["y"], kernel_shape=[1 << 30] * 2, pads=[1 << 30] * 4)], HUGE, "elements"),
+        ([N("DepthToSpace", ["x"], ["y"], blocksize=0)], HUGE, "zero"),
+        ([N("Relu", ["x", "x"], ["y"])], HUGE, "inputs are too many"),
+        ([N("Relu", [""], ["y"])], HUGE, "node|TB of memory"),
+    ],
+)
+def test_what_a_node_cannot_do_is_an_error_that_names_it(nodes, given, message, tmp_path):
+    arrays = {"g": given, "k": np.array([1.0], np.float32), "z": np.array(0), "o": np.array(1)}
+    initializers = [onnx.numpy_helper.from_array(a, n) for n, a in arrays.items()]
+    model = fc.onnx.load(written(tmp_path / "m.onnx", nodes, initializers=initializers))
+    with pytest.raises((ValueError, TypeError), match=message) as caught:
+        model(np.zeros((1, 2, 4, 4), np.float32))
+    assert "opset 13" in str(caught.value) or "TB of memory" in str(caught.value)
+
+
+def test_a_file_written_for_training_trains_and_moves_its_statistics(tmp_path):
+    h, rng = onnx.helper, np.random.default_rng(0)
+    arrays = {"w": [1, 2], "b": [0, 1], "m": [0, 0], "v": [1, 1]}
+    initializers = [onnx.numpy_helper.from_array(np.array(a, np.float32), n) for n, a in arrays.items()]
+    bn = h.make_node("BatchNormalization", [*"xwbmv"], ["y", "m2", "v2"], training_mode=1, momentum=0.9)
+    model = fc.onnx.load(written(tmp_path / "m.onnx", [bn], opset=15, initializers=initializers))
+    own = nn.BatchNorm2d(2)
+    own.load_state_dict(dict(weight=[1.0, 2.0], bias=[0.0, 1.0]), strict=False)
+    x = rng.normal(3, 2, size=(4, 2, 4, 4)).astype(np.float32)
+    for m in (own, model):
+        m.train()
+        step = fc.compile_step(m, nn.MSELoss(), optim.SGD(m.parameters(), lr=0.1))
+        step(x, x)
+    theirs = model.state_dict()
+    for a, b in zip("wbmv", ("weight", "bias", "running_mean", "running_var")):
+        np.testing.assert_allclose(theirs[a], own.state_dict()[b], rtol=1e-5)

@@ -30,7 +30,8 @@ def export(
 
     input_shape: (N, C, ...). opset: 13 to the newest that the installed onnx package knows; the file's IR version is
     the oldest that has it. dynamic_batch: the first dimension may be of any size when the file is run, not only N.
-    The file is checked with onnx.checker before it is written. The model does not change.
+    The file is checked with onnx.checker before it is written. The model does not change. The graph's input is called
+    "input", its output "output", or "output_0" and so on (with "_" behind it where a parameter has that name).
 
     Errors: ImportError without the onnx package; ValueError for an opset outside, a layer that cannot be expressed, or
     one whose form depends on the batch size where dynamic_batch is asked for.
@@ -44,9 +45,11 @@ def export(
     shape = tuple(input_shape)
     if len(shape) < 2 or not all(isinstance(d, (int, np.integer)) and d > 0 for d in shape):
         raise ValueError(f"onnx.export: input_shape must be positive ints (N, C, ...), got {input_shape!r}")
+    if dynamic_batch:  # two sizes that tell what depends on it; of 1, dimensions would vanish
+        shape = (max(shape[0], 2), *shape[1:])
     writer, outputs = _write(model, shape, opset)
     if dynamic_batch:
-        other, _ = _write(model, (shape[0] + 1, *shape[1:]), opset)
+        other, _ = _write(model, (2 * shape[0] + 1, *shape[1:]), opset)
         for_any_batch(writer, other)
     proto = _proto(onnx, writer, shape, outputs, type(model).__name__, dynamic_batch)
     onnx.checker.check_model(proto, full_check=True)
@@ -70,7 +73,9 @@ def _write(model: Module, shape: tuple[int, ...], opset: int) -> tuple[Writer, l
             module.training = training
     writer = Writer(opset)
     names = {id(value): name for name, value in model._named_state()}
-    known = {inputs[0].id: "input"}
+    writer.taken = set(names.values())
+    writer.input = writer.free("input")
+    known = {inputs[0].id: writer.input}
 
     def name(symbol: Symbol) -> str:
         if symbol.id not in known and symbol.node is not None:
@@ -79,17 +84,13 @@ def _write(model: Module, shape: tuple[int, ...], opset: int) -> tuple[Writer, l
             )
         if symbol.id not in known:  # a leaf
             value = symbol.array if symbol.param is None else symbol.param.storage
-            if symbol.param is None and value.size and writer.readers[symbol.id] == {"zip"} and np.ptp(value) == 0:
+            if symbol.id in writer.spread:
                 value = value.reshape(-1)[0]  # a number that was spread over some shape
             known[symbol.id] = writer.constant(value, value.dtype, names.get(id(symbol.param)))
         return known[symbol.id]
 
     nodes = topological(outputs)
-    for node in nodes:
-        for symbol in node.inputs:
-            writer.readers.setdefault(symbol.id, set()).add(node.op.name)
-    for symbol in outputs:
-        writer.readers.setdefault(symbol.id, set()).add("output")
+    writer.spread = _spread(nodes, outputs)
     for node in nodes:
         writer.place = node.path
         express = EXPRESSIONS.get(node.op.name)
@@ -99,10 +100,28 @@ def _write(model: Module, shape: tuple[int, ...], opset: int) -> tuple[Writer, l
     writer.place = ""
     named = []
     for i, symbol in enumerate(outputs):
-        output = "output" if len(outputs) == 1 else f"output_{i}"
+        output = writer.free("output" if len(outputs) == 1 else f"output_{i}")
         writer.nodes.append(Written("Identity", [name(symbol)], [output], {}, ""))
         named.append((output, symbol.shape))
     return writer, named
+
+
+def _spread(nodes: list[Node], outputs: list[Symbol]) -> set[int]:
+    """The ids of what only operands of Add, Sub, Mul and Div are spread over a shape for, which these do themselves: at
+    most one operand of each."""
+    others = {symbol.id for node in nodes if node.op.name != "zip" for symbol in node.inputs}
+    others |= {symbol.id for symbol in outputs}
+    found: set[int] = set()
+    zips = [node.inputs for node in nodes if node.op.name == "zip"]
+    for symbol in (symbol for operands in zips for symbol in operands):
+        expanded = symbol.node is not None and symbol.node.op.name == "expand"
+        number = symbol.node is None and symbol.array is not None and symbol.array.size and np.ptp(symbol.array) == 0
+        if symbol.id not in others and (expanded or number):
+            found.add(symbol.id)
+    for a, b in zips:
+        if {a.id, b.id} <= found:
+            found.discard(b.id if a.node is None else a.id)
+    return found
 
 
 def _proto(onnx: Any, writer: Writer, shape: Any, outputs: Any, title: str, dynamic_batch: bool) -> Any:
@@ -115,12 +134,16 @@ def _proto(onnx: Any, writer: Writer, shape: Any, outputs: Any, title: str, dyna
         return helper.make_tensor_value_info(name, number, dims)
 
     used = {name for node in writer.nodes for name in node.inputs}
+    tensors = {n: onnx.numpy_helper.from_array(array, n) for n, array in writer.constants.items() if n in used}
+    # initializers are what can be learned, or says how to compute
+    fixed = [n for n in tensors if n in writer.own and writer.constants[n].dtype.kind == "f"]
     graph = helper.make_graph(
-        [helper.make_node(n.kind, n.inputs, n.outputs, name=n.outputs[0], **n.attributes) for n in writer.nodes],
+        [helper.make_node("Constant", [], [n], name=n, value=tensors.pop(n)) for n in fixed]
+        + [helper.make_node(n.kind, n.inputs, n.outputs, name=n.outputs[0], **n.attributes) for n in writer.nodes],
         title,
-        [described("input", shape)],
+        [described(writer.input, shape)],
         [described(name, s) for name, s in outputs],
-        [onnx.numpy_helper.from_array(array, name) for name, array in writer.constants.items() if name in used],
+        list(tensors.values()),
     )
     opsets = [helper.make_opsetid("", writer.opset)]
     return helper.make_model(
@@ -216,9 +239,9 @@ def _reshape(w: Writer, node: Node, x: str) -> str:
 
 @expresses("expand")
 def _expand(w: Writer, node: Node, x: str) -> str:
-    if w.readers[node.outputs[0].id] == {"zip"}:
-        return x  # Add, Sub, Mul and Div broadcast
     shape, have = node.attrs["shape"], node.inputs[0].shape
+    if node.outputs[0].id in w.spread:
+        return x  # Add, Sub, Mul and Div broadcast
     have = (1,) * (len(shape) - len(have)) + have
     return w.node("Expand", x, w.ints(*(1 if d == h else d for d, h in zip(shape, have))))
 
@@ -381,6 +404,26 @@ def _unfold_depth(w: Writer, node: Node, x: str) -> str:
     return w.reshape(w.node("Transpose", stacked, perm=[0, 3, 1, 2, 4, 5]), node.outputs[0].shape)
 
 
+@expresses("fold_depth")
+def _fold_depth(w: Writer, node: Node, x: str) -> str:
+    """A transposed convolution over depth alone that puts every tap in its place."""
+    a, (images, c, depth, h, width) = node.attrs, node.outputs[0].shape
+    kernel, outs = a["kernel"], node.inputs[0].shape[0] // images
+    taps = w.node("Transpose", w.reshape(x, (images, outs, c, kernel, h * width)), perm=[0, 2, 3, 1, 4])
+    taps = w.reshape(taps, (images * c, kernel, outs, h * width))
+    more = depth - ((outs - 1) * a["stride"] + a["dilation"] * (kernel - 1) + 1)
+    y = w.node(
+        "ConvTranspose",
+        taps,
+        w.constant(np.eye(kernel).reshape(kernel, 1, kernel, 1)),
+        kernel_shape=[kernel, 1],
+        strides=[a["stride"], 1],
+        dilations=[a["dilation"], 1],
+        output_padding=[more, 0],
+    )
+    return w.reshape(y, (images, c, depth, h, width))
+
+
 @expresses("gather_sum")
 def _gather_sum(w: Writer, node: Node, x: str) -> str:
     """Interpolation by Resize; any other separable table as a product with one matrix per axis."""
@@ -405,9 +448,11 @@ def _gather_sum(w: Writer, node: Node, x: str) -> str:
 
 
 def _resize(w: Writer, x: str, sizes: Any, outs: Any, mode: str, align_corners: bool, factors: Any) -> str | None:
-    scales = np.array([f or out / size for f, out, size in zip(factors, outs, sizes)], np.float32)
-    if any(int(np.floor(np.float32(size) * s)) != out for size, s, out in zip(sizes, scales, outs)):
-        return None  # a float32 scale that loses a pixel
+    given = [None if align_corners else f for f in factors]  # corners are aligned whatever the factors are
+    scales = np.array([f or out / size for f, out, size in zip(given, outs, sizes)], np.float32)
+    for size, scale, out in zip(sizes, scales, outs):
+        if {math.floor(np.float32(size) * scale), math.floor(size * float(scale))} != {out}:
+            return None  # a float32 scale that loses a pixel, be it where products are float32 or float64
     where = "asymmetric" if mode == "nearest" else "align_corners" if align_corners else "half_pixel"
     how: dict[str, Any] = {"mode": "nearest", "nearest_mode": "floor"} if mode == "nearest" else {"mode": "linear"}
     return w.node("Resize", x, "", w.constant([1.0, 1.0, *scales]), coordinate_transformation_mode=where, **how)

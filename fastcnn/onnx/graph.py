@@ -20,6 +20,7 @@ import numpy as np
 KEYS = {"opset", "inputs", "outputs", "nodes", "constants", "weights"}
 DTYPES = ("float32", "int64", "bool")
 OLDEST = 6  # the operators of opset 6 broadcast only where an attribute says so, else they are those of 7
+LARGEST = 1 << 28  # elements of an array that is computed while the graph is built
 _SMALL = 64  # floats of at most this size that nothing learns are constants
 
 # operator -> which of its inputs are learned
@@ -28,6 +29,10 @@ LEARNED: dict[str, tuple[int, ...]] = {
     "GroupNormalization": (1, 2), "InstanceNormalization": (1, 2), "LayerNormalization": (1, 2), "MatMul": (0, 1),
     "Mul": (0, 1), "PRelu": (1,), "RMSNormalization": (1,), "Sub": (1,),
 }  # fmt: skip
+# of these a single number is as a rule none that is learned
+_ARITHMETIC = ("Add", "Mul", "Sub")
+# what these give is learned if their first input is
+_MOVES = ("Expand", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 STATE: dict[str, tuple[int, ...]] = {"BatchNormalization": (3, 4)}
 
 
@@ -50,10 +55,18 @@ def unpack(value: Any, what: str) -> np.ndarray:
         raise ValueError(f"OnnxModel: {what} is not an array: {error}") from None
 
 
+def check_size(shape: Any) -> tuple[int, ...]:
+    """The shape, if an array of it can be computed while the graph is built; else ValueError."""
+    shape = tuple(int(d) for d in shape)
+    if any(d < 0 for d in shape) or math.prod(shape) > LARGEST:
+        raise ValueError(f"a constant of shape {shape}; up to {LARGEST:,} elements are supported")
+    return shape
+
+
 def filled(value: Any, shape: np.ndarray) -> np.ndarray:
     """What ConstantOfShape gives for its attribute and input."""
     number = np.zeros(1, np.float32) if value is None else unpack(value, "value")
-    return np.full(tuple(int(d) for d in shape), number.reshape(-1)[0], number.dtype)
+    return np.full(check_size(shape), number.reshape(-1)[0], number.dtype)
 
 
 def plain(array: np.ndarray, what: str) -> np.ndarray:
@@ -78,13 +91,20 @@ def read(onnx: Any, proto: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         tensor.name: plain(np.asarray(onnx.numpy_helper.to_array(tensor)), f"initializer {tensor.name!r}")
         for tensor in graph.initializer
     }
+    if len(arrays) != len(graph.initializer):
+        raise ValueError("two initializers have the same name")
     learnable = set(arrays)
     nodes: list[list[Any]] = []
     for index, node in enumerate(graph.node):
         name = node.name or f"number {index}"
-        attributes = {a.name: _attribute(onnx, a, node, name) for a in node.attribute}
         if node.domain not in ("", "ai.onnx"):
-            raise ValueError(f"node {name} is of operator {node.domain}.{node.op_type}, which is not supported")
+            versions = [entry.version for entry in proto.opset_import if entry.domain == node.domain]
+            raise ValueError(
+                f"node {name} is of operator {node.domain}.{node.op_type} (opset {(versions or ['unknown'])[0]}), "
+                "which is not supported"
+            )
+        place = f"node {name} ({node.op_type}, opset {opset})"
+        attributes = {a.name: _attribute(onnx, a, place) for a in node.attribute}
         if node.op_type == "Constant":
             arrays[node.output[0]] = _constant(attributes, name)
         elif node.op_type == "ConstantOfShape" and node.input[0] in arrays:
@@ -94,9 +114,14 @@ def read(onnx: Any, proto: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             nodes.append([node.op_type, name, list(node.input), list(node.output), attributes])
     inputs = [[v.name, _rank(onnx, v)] for v in graph.input if v.name not in arrays]
     learned, state = _roles(nodes, LEARNED), _roles(nodes, STATE)
+    single = _roles(nodes, {kind: places for kind, places in LEARNED.items() if kind not in _ARITHMETIC})
+    for kind, _, sources, targets, _ in reversed(nodes):
+        if kind in _MOVES and sources and learned & set(targets):
+            learned.add(sources[0])
+            single.add(sources[0])
     weights, constants = {}, {}
     for name, array in arrays.items():
-        learns = name in learned & learnable and array.dtype == np.float32 and array.size > 1
+        learns = name in learned & learnable and array.dtype == np.float32 and (array.size > 1 or name in single)
         if array.dtype == np.float32 and array.size and (learns or name in state or array.size > _SMALL):
             weights[name] = (array, learns)
         else:
@@ -132,22 +157,19 @@ def _rank(onnx: Any, value: Any) -> int | None:
     return len(tensor.shape.dim) if tensor.HasField("shape") else None
 
 
-def _attribute(onnx: Any, attribute: Any, node: Any, name: str) -> Any:
+def _attribute(onnx: Any, attribute: Any, place: str) -> Any:
     value = onnx.helper.get_attribute_value(attribute)
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     if isinstance(value, (int, float)):
         return value
     if isinstance(value, onnx.TensorProto):
-        return pack(plain(np.asarray(onnx.numpy_helper.to_array(value)), f"attribute {attribute.name} of node {name}"))
+        return pack(plain(np.asarray(onnx.numpy_helper.to_array(value)), f"{place}: attribute {attribute.name}"))
     if isinstance(value, (list, tuple)) and all(isinstance(v, (int, float)) for v in value):
         return list(value)
     if isinstance(value, (list, tuple)) and all(isinstance(v, bytes) for v in value):
         return [v.decode("utf-8", "replace") for v in value]
-    raise ValueError(
-        f"node {name} ({node.op_type}): attribute {attribute.name!r} holds a {type(value).__name__}, "
-        "which is not supported"
-    )
+    raise ValueError(f"{place}: attribute {attribute.name!r} holds a {type(value).__name__}, which is not supported")
 
 
 def _constant(attributes: dict[str, Any], name: str) -> np.ndarray:

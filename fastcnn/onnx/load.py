@@ -26,7 +26,7 @@ def load(path: str | os.PathLike[str]) -> OnnxModel:
         raise FileFormatError(f"{os.fspath(path)}: not an ONNX file: {error}") from None
     try:
         return from_proto(proto)
-    except (ValueError, TypeError, KeyError, AttributeError, MemoryError) as error:
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as error:
         raise FileFormatError(f"{os.fspath(path)}: {error}") from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from ..graph.trace import Symbol, leaf, module_path
 from ..nn.module import Buffer, Module, Parameter
 from ..nn.registry import register
 from . import graph as plain_graph
-from .operators import OPERATORS, Call, known, on_constants
+from .operators import ON_ARRAYS, OPERATORS, Call, known, on_constants
 
 
 @register
@@ -28,7 +29,8 @@ class OnnxModel(Module):
         self._constants = {n: plain_graph.unpack(v, f"constant {n!r}") for n, v in graph["constants"].items()}
         for name, (shape, learned) in graph["weights"].items():
             array = np.zeros(shape, np.float32)
-            self.register_parameter(name, Parameter(array) if learned else Buffer(array))
+            # no attribute of the module: the file's names may be those of its methods
+            self._parameters[name] = Parameter(array) if learned else Buffer(array)
 
     def config(self) -> dict[str, Any]:
         """Constructor arguments, for fc.save."""
@@ -53,14 +55,15 @@ class OnnxModel(Module):
         readers = {name for node in self.graph["nodes"] for name in node[2]} | set(self.graph["outputs"])
         for kind, name, sources, targets, attributes in self.graph["nodes"]:
             call = Call(kind, name, attributes, self.graph["opset"], self.training, [t in readers for t in targets])
-            try:
-                call.raw = [values[source] if source else None for source in sources]
-            except KeyError as error:
-                raise ValueError(f"OnnxModel: node {name} ({kind}) reads {error}, which nothing gives") from None
+            if any(source and source not in values for source in sources):
+                raise ValueError(f"OnnxModel: node {name} ({kind}) reads an output that its node does not give")
+            call.raw = [values[source] if source else None for source in sources]
             with module_path(name):
                 results = _run(call)
             for target, result in zip(targets, results):
                 values[target] = result
+        if any(name not in values for name in self.graph["outputs"]):
+            raise ValueError("OnnxModel: an output of the graph is one that its node does not give")
         outputs = [_symbol(values[name]) for name in self.graph["outputs"]]
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
@@ -79,13 +82,45 @@ def _run(call: Call) -> tuple[Any, ...]:
         if result is None and call.kind not in OPERATORS:
             raise ValueError(f"{call.place}: only supported where its inputs are known when the graph is built")
         if result is None:
-            result = OPERATORS[call.kind](call, *(leaf(v) if isinstance(v, Parameter) else v for v in call.raw))
-    except (ValueError, TypeError, IndexError, NotImplementedError) as error:
+            function, values = OPERATORS[call.kind], [leaf(v) if isinstance(v, Parameter) else v for v in call.raw]
+            if constant and call.kind not in ON_ARRAYS and values and values[0].dtype == np.float32:
+                values[0] = leaf(values[0])
+            try:
+                inspect.signature(function).bind(call, *values)
+            except TypeError:
+                raise ValueError(f"{len(values)} inputs are too many, or too few") from None
+            result = function(call, *values)
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as error:
         if str(error).startswith(call.place):
             raise
-        kind = ValueError if isinstance(error, IndexError) else type(error)
-        raise kind(f"{call.place}: {error}") from None
+        kind = type(error) if isinstance(error, (TypeError, NotImplementedError)) else ValueError
+        raise kind(f"{call.place}: {error or type(error).__name__}") from None
     return result if isinstance(result, tuple) else (result,)
+
+
+def _check_names(graph: dict[str, Any]) -> None:
+    """ValueError unless every name is given once, before it is read."""
+    given = set(graph["constants"]) | set(graph["weights"])
+    if len(given) != len(graph["constants"]) + len(graph["weights"]) or "" in given:
+        raise ValueError("OnnxModel: two constants have the same name, or one has none")
+
+    def give(name: str, place: str) -> None:
+        if name in given:
+            raise ValueError(f"OnnxModel: {place} gives {name!r}, which something else gives already")
+        given.add(name)
+
+    for name, _ in graph["inputs"]:
+        give(name, "an input")
+    for kind, name, sources, targets, _ in graph["nodes"]:
+        for source in sources:
+            if source and source not in given:
+                raise ValueError(f"OnnxModel: node {name} ({kind}) reads {source!r}, which nothing before it gives")
+        for target in targets:
+            if target:
+                give(target, f"node {name} ({kind})")
+    for output in graph["outputs"]:
+        if output not in given:
+            raise ValueError(f"OnnxModel: nothing gives the output {output!r}")
 
 
 def _checked(graph: Any) -> dict[str, Any]:
@@ -117,4 +152,5 @@ def _checked(graph: Any) -> dict[str, Any]:
         raise ValueError(
             f"operators that fastcnn does not have: {', '.join(missing[:8])}{more} (opset {graph['opset']})"
         )
+    _check_names(graph)
     return graph

@@ -27,12 +27,22 @@ class Writer:
     nodes: list[Written] = field(default_factory=list)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     shapes: set[str] = field(default_factory=set)  # those constants that are target shapes
-    readers: dict[int, set[str]] = field(default_factory=dict)  # id of a symbol -> the ops that read it, or "output"
+    own: set[str] = field(default_factory=set)  # those that are no parameters of the model
+    spread: set[int] = field(default_factory=set)  # ids of symbols that their readers spread over a shape
+    taken: set[str] = field(default_factory=set)  # names that are not to be given
+    input: str = ""
     place: str = ""
+
+    def free(self, name: str) -> str:
+        """The name, with underscores behind it if something has it already; from now on it is taken."""
+        while name in self.taken:
+            name += "_"
+        self.taken.add(name)
+        return name
 
     def node(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> str:
         stem = f"{self.place}/{kind}_{len(self.nodes)}"
-        names = [stem if i == 0 else f"{stem}:{i}" for i in range(outputs)]
+        names = [self.free(stem if i == 0 else f"{stem}:{i}") for i in range(outputs)]
         self.nodes.append(Written(kind, list(inputs), names, attributes, self.place))
         return names[0]
 
@@ -41,9 +51,10 @@ class Writer:
         array = np.asarray(values, dtype)
         if name is None:
             for known, other in self.constants.items():
-                if known.startswith("constant_") and (known in self.shapes) == shape and _same(array, other):
+                if known in self.own and (known in self.shapes) == shape and _same(array, other):
                     return known
-            name = f"constant_{len(self.constants)}"
+            name = self.free(f"constant_{len(self.constants)}")
+            self.own.add(name)
         self.constants[name] = array
         if shape:
             self.shapes.add(name)
@@ -78,6 +89,8 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
 
 def for_any_batch(one: Writer, other: Writer) -> None:
     """Make `one`, written at another batch size than `other`, right at every size; ValueError where that cannot be."""
+    if len(one.nodes) != len(other.nodes):
+        raise _fixed("", "the graph")
     for a, b in zip(one.nodes, other.nodes):
         if a.kind != b.kind or a.attributes != b.attributes or a.inputs != b.inputs:
             raise _fixed(a.place, a.kind)

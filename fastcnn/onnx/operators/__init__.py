@@ -5,10 +5,11 @@ into is computed with NumPy while the graph is built (constants.py).
 """
 
 from . import elementwise, loss, normalization, product, reduction, resize, shape, window
-from .call import OPERATORS, Call
+from .call import ON_ARRAYS, OPERATORS, Call
 from .constants import known, on_constants
 
 __all__ = [
+    "ON_ARRAYS",
     "OPERATORS",
     "Call",
     "elementwise",

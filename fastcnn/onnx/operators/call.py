@@ -11,6 +11,15 @@ import numpy as np
 from ...graph.trace import Symbol
 
 OPERATORS: dict[str, Callable[..., Any]] = {}
+# operators that take arrays as they are: where all inputs are arrays, the outputs are too
+ON_ARRAYS = {"CastLike", "Flatten", "Reshape", "Shape", "Size", "Split", "Squeeze", "Unsqueeze"}
+LONGEST = 1 << 20  # elements of a dimension that is resampled, each of which has its list of sources
+
+
+def check_length(length: int, most: int = LONGEST) -> None:
+    """ValueError if this is too long, or too short, for a dimension that is resampled."""
+    if not 0 < length <= most:
+        raise ValueError(f"a dimension of {length} elements; 1 to {most:,} are supported")
 
 
 @dataclass
@@ -32,6 +41,21 @@ class Call:
 
     def get(self, name: str, default: Any = None) -> Any:
         return self.attributes.get(name, default)
+
+    def need(self, name: str) -> Any:
+        """An attribute that has no default."""
+        if name not in self.attributes:
+            raise ValueError(f"{self.place}: the attribute {name} is missing")
+        return self.attributes[name]
+
+    def numbers(self, name: str, count: int, default: int, least: int | None = None) -> tuple[int, ...]:
+        """The integers of an attribute, of which there must be `count`, each at least `least`."""
+        found = self.get(name) or [default] * count
+        if not isinstance(found, list) or len(found) != count or not all(isinstance(v, int) for v in found):
+            raise ValueError(f"{self.place}: {name} must be {count} integers, got {found!r}")
+        if least is not None and min(found, default=least) < least:
+            raise ValueError(f"{self.place}: {name} must be at least {least}, got {found}")
+        return tuple(found)
 
     def only(self, **attributes: Any) -> None:
         """ValueError for an attribute of another value than the one given here, which is all that is supported."""

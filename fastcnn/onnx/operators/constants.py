@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from ..graph import filled
+from ..graph import check_size, filled
 from .call import OPERATORS, Call
 
 _ARITHMETIC: dict[str, Callable[..., Any]] = {
@@ -17,7 +18,6 @@ _ARITHMETIC: dict[str, Callable[..., Any]] = {
     "Sqrt": np.sqrt, "Sub": np.subtract, "Where": np.where,
     "Max": lambda *xs: np.maximum.reduce(np.broadcast_arrays(*xs)),
     "Min": lambda *xs: np.minimum.reduce(np.broadcast_arrays(*xs)),
-    "Range": np.arange,
 }  # fmt: skip
 _KINDS = {1: np.float32, 6: np.int64, 7: np.int64, 9: np.bool_, 10: np.float32, 11: np.float32}  # of TensorProto
 
@@ -25,6 +25,7 @@ _KINDS = {1: np.float32, 6: np.int64, 7: np.int64, 9: np.bool_, 10: np.float32, 
 def on_constants(call: Call) -> Any:
     """The operator's value, or None if it is not one for constants."""
     if call.kind in _ARITHMETIC:
+        check_size(np.broadcast_shapes(*(x.shape for x in call.raw if x is not None)))
         return np.asarray(_ARITHMETIC[call.kind](*call.raw))
     function = _STRUCTURE.get(call.kind)
     return None if function is None else function(call, *call.raw)
@@ -62,13 +63,26 @@ def _slice(call: Call, x: Any, *parts: Any) -> Any:
     return x[slices(call, x, *parts)]
 
 
+def _range(call: Call, start: Any, limit: Any, step: Any) -> Any:
+    if step == 0:
+        raise ValueError("a range in steps of 0")
+    check_size([max(0, math.ceil((limit.item() - start.item()) / step.item()))])
+    return np.arange(start.item(), limit.item(), step.item(), dtype=start.dtype)
+
+
+def _tile(call: Call, x: Any, repeats: Any) -> Any:
+    check_size([a * int(b) for a, b in zip(x.shape, repeats, strict=True)])
+    return np.tile(x, tuple(repeats))
+
+
 _STRUCTURE: dict[str, Callable[..., Any]] = {
     "Cast": _cast,
     "Concat": lambda call, *xs: np.concatenate([np.atleast_1d(x) for x in xs], call.axis(call.get("axis"), xs[0].ndim)),
     "ConstantOfShape": lambda call, shape: filled(call.get("value"), shape),
     "Div": _div,
-    "Expand": lambda call, x, shape: x * np.ones(tuple(shape), x.dtype),
+    "Expand": lambda call, x, shape: np.broadcast_to(x, check_size(np.broadcast_shapes(x.shape, tuple(shape)))).copy(),
     "Gather": lambda call, x, index: np.asarray(np.take(x, index, call.axis(call.get("axis", 0), x.ndim))),
+    "Range": _range,
     "ReduceMax": _reduced(np.max),
     "ReduceMin": _reduced(np.min),
     "ReduceProd": _reduced(np.prod),
@@ -76,7 +90,7 @@ _STRUCTURE: dict[str, Callable[..., Any]] = {
     "Shape": lambda call, x: np.array(x.shape[call.get("start", 0) : call.get("end")], np.int64),
     "Size": lambda call, x: np.array(x.size, np.int64),
     "Slice": _slice,
-    "Tile": lambda call, x, repeats: np.tile(x, tuple(repeats)),
+    "Tile": _tile,
     "Transpose": lambda call, x: np.transpose(x, call.get("perm")),
 }
 

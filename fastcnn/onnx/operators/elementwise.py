@@ -19,8 +19,13 @@ _PLAIN = {
     "Neg": lambda x: -x, "Reciprocal": lambda x: 1.0 / x, "Relu": F.relu, "Sigmoid": F.sigmoid,
     "Softplus": lambda x: F.softplus(x, 1.0, 88.0), "Softsign": F.softsign, "Sqrt": F.sqrt, "Tanh": F.tanh,
 }  # fmt: skip
-for _name, _function in _PLAIN.items():
-    OPERATORS[_name] = lambda call, x, function=_function: function(x)
+
+
+def _of_one(function: Any) -> Any:
+    return lambda call, x: function(x)
+
+
+OPERATORS.update({name: _of_one(function) for name, function in _PLAIN.items()})
 
 
 @operator("Add", "Sub", "Mul", "Div")

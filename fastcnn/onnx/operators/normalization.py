@@ -18,7 +18,8 @@ from .call import Call, operator
 def _batch_norm(call: Call, x: Any, weight: Any, bias: Any, mean: Any, var: Any) -> Any:
     call.only(spatial=1)
     eps, momentum = call.get("epsilon", 1e-5), call.get("momentum", 0.9)
-    if call.get("training_mode", 0):  # the file's own: the moved statistics are outputs
+    moves = call.training and not any(call.wanted[1:])  # as without training_mode: the statistics are moved in place
+    if call.get("training_mode", 0) and not moves:  # the file's own: the moved statistics are outputs
         y, batch_mean, batch_var = channel_norm(x, None, None, weight, bias, eps)
         moved = [old * momentum + new * (1 - momentum) for old, new in ((mean, batch_mean), (var, batch_var))]
         return y, *moved
@@ -38,7 +39,7 @@ def _instance_norm(call: Call, x: Any, weight: Any, bias: Any) -> Any:
 
 @operator("GroupNormalization")
 def _group_norm(call: Call, x: Any, weight: Any, bias: Any) -> Any:
-    groups, eps = call.get("num_groups"), call.get("epsilon", 1e-5)
+    groups, eps = call.need("num_groups"), call.get("epsilon", 1e-5)
     if call.opset >= 21:
         return F.group_norm(x, groups, weight, bias, eps)
     y = F.reshape(F.group_norm(x, groups, None, None, eps), (x.shape[0], groups, x.size // (x.shape[0] * groups)))
@@ -91,8 +92,8 @@ def _lp_normalization(call: Call, x: Any) -> Any:
 
 @operator("LRN")
 def _local_response(call: Call, x: Any) -> Any:
-    if call.get("size") % 2 == 0:
+    if call.need("size") % 2 == 0:
         raise ValueError(f"{call.place}: size={call.get('size')} is not supported, only odd ones")
     return F.local_response_norm(
-        x, call.get("size"), call.get("alpha", 1e-4), call.get("beta", 0.75), call.get("bias", 1.0)
+        x, call.need("size"), call.get("alpha", 1e-4), call.get("beta", 0.75), call.get("bias", 1.0)
     )

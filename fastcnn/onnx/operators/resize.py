@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...graph.trace import leaf
-from .call import Call, operator
+from .call import Call, check_length, operator
 from .shape import resampled
 
 
@@ -121,6 +121,8 @@ def _resize(call: Call, x: Any, *rest: Any) -> Any:
     else:
         for a, factor in zip(axes, call.constant(scales, "scales").reshape(-1)):
             outs[a], factors[a] = math.floor(float(x.shape[a]) * float(factor)), float(factor)
+    for size in outs:
+        check_length(size)
     region = [(0.0, 1.0)] * x.ndim
     if roi is not None and call.constant(roi, "roi").size:
         numbers = call.constant(roi, "roi").reshape(2, -1)

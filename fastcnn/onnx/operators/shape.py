@@ -11,7 +11,7 @@ from ... import functional as F
 from ...graph.trace import Symbol, add_node, leaf
 from ...ops import OPS, gather, windows
 from ...ops import shape as moves
-from .call import Call, operator
+from .call import Call, check_length, operator
 from .constants import on_constants
 
 
@@ -37,6 +37,8 @@ def _reshape(call: Call, x: Any, shape: Any = None) -> Any:
     shape = call.get("shape") if shape is None else call.ints(shape, "shape")
     if not call.get("allowzero", 0):
         shape = [x.shape[i] if d == 0 and i < len(x.shape) else d for i, d in enumerate(shape)]
+    if min(shape, default=0) < -1 or shape.count(-1) > 1:
+        raise ValueError(f"{call.place}: {list(shape)} is no shape")
     if -1 in shape:
         rest = -math.prod(shape)
         shape = [x.size // max(rest, 1) if d == -1 else d for d in shape]
@@ -46,6 +48,8 @@ def _reshape(call: Call, x: Any, shape: Any = None) -> Any:
 @operator("Flatten")
 def _flatten(call: Call, x: Any) -> Any:
     axis = call.get("axis", 1)
+    if not -x.ndim <= axis <= x.ndim:
+        raise ValueError(f"{call.place}: axis {axis} for a value of {x.ndim} dimensions")
     axis = axis + x.ndim if axis < 0 else axis
     return reshaped(x, (math.prod(x.shape[:axis]), math.prod(x.shape[axis:])))
 
@@ -63,6 +67,8 @@ def _squeeze(call: Call, x: Any, axes: Any = None) -> Any:
 def _unsqueeze(call: Call, x: Any, axes: Any = None) -> Any:
     count = len(call.get("axes") if axes is None else call.ints(axes, "axes"))
     over = call.axes(axes, x.ndim + count) or []
+    if len(set(over)) != count:
+        raise ValueError(f"{call.place}: axes {over} are not all different")
     rest = iter(x.shape)
     return reshaped(x, [1 if i in over else next(rest) for i in range(x.ndim + count)])
 
@@ -150,6 +156,7 @@ def _slice(call: Call, x: Any, *parts: Any) -> Any:
 def _gather(call: Call, x: Any, index: Any) -> Any:
     axis = call.axis(call.get("axis", 0), x.ndim)
     index = call.constant(index, "indices")
+    check_length(index.size)
     if index.size and not (-x.shape[axis] <= index.min() and index.max() < x.shape[axis]):
         raise ValueError(f"an index is outside axis {axis} of shape {x.shape}")
     places = [int(i) % x.shape[axis] for i in index.reshape(-1)]
@@ -164,6 +171,7 @@ def _expand(call: Call, x: Any, shape: Any) -> Any:
 @operator("Tile")
 def _tile(call: Call, x: Any, repeats: Any) -> Any:
     for axis, count in enumerate(call.ints(repeats, "repeats")):
+        check_length(count)
         x = F.cat([x] * count, axis) if count > 1 else x
     return x
 
@@ -177,6 +185,8 @@ def _pad(call: Call, x: Any, pads: Any = None, value: Any = None, axes: Any = No
     number = call.get("value", 0.0) if value is None else float(call.constant(value, "the value").reshape(()))
     over = range(x.ndim) if axes is None else [call.axis(a, x.ndim) for a in call.ints(axes, "axes")]
     before, after = [0] * x.ndim, [0] * x.ndim
+    if len(given) != 2 * len(over):
+        raise ValueError(f"{call.place}: {len(given)} pads for {len(over)} dimensions")
     for i, axis in enumerate(over):
         before[axis], after[axis] = given[i], given[i + len(given) // 2]
     mode = call.get("mode", "constant")
@@ -184,6 +194,8 @@ def _pad(call: Call, x: Any, pads: Any = None, value: Any = None, axes: Any = No
         return moves.pad(x, before, after, number)
     if mode not in _MODES:
         raise ValueError(f"mode={mode!r} is not supported, only constant, reflect, edge and wrap")
+    for d, lo, hi in zip(x.shape, before, after):
+        check_length(d + lo + hi)
     tables = tuple(windows.padding(d, lo, hi, _MODES[mode]) for d, lo, hi in zip(x.shape, before, after))
     return resampled(x, tables)
 
@@ -204,7 +216,7 @@ def resampled(x: Symbol, tables: tuple) -> Symbol:
 
 @operator("DepthToSpace")
 def _depth_to_space(call: Call, x: Any) -> Any:
-    (n, c, h, w), b = x.shape, call.get("blocksize")
+    (n, c, h, w), b = x.shape, call.need("blocksize")
     if call.get("mode", "DCR") == "CRD":
         return F.pixel_shuffle(x, b)
     y = F.permute(F.reshape(x, (n, b, b, c // (b * b), h, w)), (0, 3, 4, 1, 5, 2))
@@ -213,7 +225,7 @@ def _depth_to_space(call: Call, x: Any) -> Any:
 
 @operator("SpaceToDepth")
 def _space_to_depth(call: Call, x: Any) -> Any:
-    (n, c, h, w), b = x.shape, call.get("blocksize")
+    (n, c, h, w), b = x.shape, call.need("blocksize")
     if call.get("mode", "DCR") == "CRD":
         return F.pixel_unshuffle(x, b)
     y = F.permute(F.reshape(x, (n, c, h // b, b, w // b, b)), (0, 3, 5, 1, 2, 4))

@@ -13,7 +13,7 @@ from ...ops import OPS, gather
 from ...ops import shape as moves
 from ...ops.pool import output_size
 from ...ops.windows import Axis
-from .call import Call, operator
+from .call import Call, check_length, operator
 from .reduction import maximum
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -26,12 +26,12 @@ class Window:
     def __init__(self, call: Call, sizes: tuple[int, ...], kernel: tuple[int, ...]):
         count = len(sizes)
         self.kernel, self.sizes = tuple(kernel), tuple(sizes)
-        if len(kernel) != count:
-            raise ValueError(f"kernel_shape {kernel} for {count} spatial dimensions")
-        self.stride = tuple(call.get("strides") or (1,) * count)
-        self.dilation = tuple(call.get("dilations") or (1,) * count)
+        if len(kernel) != count or min(kernel, default=1) < 1:
+            raise ValueError(f"kernel_shape {self.kernel} for {count} spatial dimensions")
+        self.stride = call.numbers("strides", count, 1, 1)
+        self.dilation = call.numbers("dilations", count, 1, 1)
         self.reach = tuple(d * (k - 1) + 1 for d, k in zip(self.dilation, kernel))
-        pads = call.get("pads") or (0,) * (2 * count)
+        pads = call.numbers("pads", 2 * count, 0)
         self.before, self.after = tuple(pads[:count]), tuple(pads[count:])
         self.auto = call.get("auto_pad", "NOTSET")
         if self.auto in ("SAME_UPPER", "SAME_LOWER"):
@@ -40,6 +40,8 @@ class Window:
             self.before, self.after = (small, large) if self.auto == "SAME_UPPER" else (large, small)
         elif self.auto == "VALID":
             self.before = self.after = (0,) * count
+        elif self.auto != "NOTSET":
+            raise ValueError(f"auto_pad={self.auto!r} is none of NOTSET, SAME_UPPER, SAME_LOWER and VALID")
         self.ceil = bool(call.get("ceil_mode", 0))
 
     @property
@@ -60,6 +62,7 @@ class Window:
         """Tables of ops/windows.py: the weights are 1, or one over what an average divides by."""
         found = []
         for i, count in enumerate(self.outs()):
+            check_length(count * self.kernel[i], 1 << 24)
             axis = []
             for o in range(count):
                 first = o * self.stride[i] - self.before[i]
@@ -71,12 +74,19 @@ class Window:
         return tuple(found)
 
 
+def _kernel(call: Call, weight: Any) -> tuple[int, ...]:
+    kernel = tuple(weight.shape[2:])
+    if tuple(call.get("kernel_shape") or kernel) != kernel:
+        raise ValueError(f"kernel_shape {call.get('kernel_shape')} for a weight of shape {tuple(weight.shape)}")
+    return kernel
+
+
 @operator("Conv")
 def _conv(call: Call, x: Any, weight: Any, bias: Any = None) -> Any:
     count = x.ndim - 2
     if count not in _CONV:
         raise ValueError(f"input of shape {x.shape}: 1 to 3 spatial dimensions are supported")
-    window = Window(call, x.shape[2:], tuple(call.get("kernel_shape") or weight.shape[2:]))
+    window = Window(call, x.shape[2:], _kernel(call, weight))
     pads = window.before
     if not window.symmetric:
         x, pads = moves.pad(x, (0, 0, *window.before), (0, 0, *window.after), 0.0), (0,) * count
@@ -88,14 +98,16 @@ def _conv_transpose(call: Call, x: Any, weight: Any, bias: Any = None) -> Any:
     count = x.ndim - 2
     if count not in _TRANSPOSED:
         raise ValueError(f"input of shape {x.shape}: 1 to 3 spatial dimensions are supported")
-    window = Window(call, x.shape[2:], tuple(call.get("kernel_shape") or weight.shape[2:]))
-    more = tuple(call.get("output_padding") or (0,) * count)
+    window = Window(call, x.shape[2:], _kernel(call, weight))
+    more = call.numbers("output_padding", count, 0)
     full = [(n - 1) * s + r for n, s, r in zip(x.shape[2:], window.stride, window.reach)]
     shape = call.get("output_shape")
     if shape is None and window.auto in ("SAME_UPPER", "SAME_LOWER"):
         shape = [n * s for n, s in zip(x.shape[2:], window.stride)]
     before, after = list(window.before), list(window.after)
     if shape is not None:
+        if len(shape) < count:
+            raise ValueError(f"output_shape {shape} for {count} spatial dimensions")
         for i in range(count):
             total = full[i] + more[i] - shape[-count:][i]
             small, large = total // 2, total - total // 2
@@ -113,7 +125,7 @@ def _conv_transpose(call: Call, x: Any, weight: Any, bias: Any = None) -> Any:
 def _max_pool(call: Call, x: Any) -> Any:
     if any(call.wanted[1:]):
         raise ValueError("the output Indices is not supported")
-    window = Window(call, x.shape[2:], tuple(call.get("kernel_shape")))
+    window = Window(call, x.shape[2:], tuple(call.need("kernel_shape")))
     if min(window.outs()) < 1:
         raise ValueError(f"input {window.sizes} is smaller than the window {window.kernel}")
     if len(window.sizes) != 2:
@@ -132,7 +144,7 @@ def _max_pool(call: Call, x: Any) -> Any:
 
 @operator("AveragePool", "LpPool")
 def _average_pool(call: Call, x: Any) -> Any:
-    window = Window(call, x.shape[2:], tuple(call.get("kernel_shape")))
+    window = Window(call, x.shape[2:], tuple(call.need("kernel_shape")))
     if call.kind == "LpPool":
         p = float(call.get("p", 2))
         return F.pow(_summed(F.pow(F.abs(x), p), window, False, False), 1 / p)
@@ -168,7 +180,7 @@ def _global_lp(call: Call, x: Any) -> Any:
 @operator("MaxUnpool")
 def _max_unpool(call: Call, x: Any, indices: Any, shape: Any = None) -> Any:
     """ONNX counts positions over the whole output; those of one plane are that less where the plane begins."""
-    window = Window(call, x.shape[2:], tuple(call.get("kernel_shape")))
+    window = Window(call, x.shape[2:], tuple(call.need("kernel_shape")))
     flat = call.constant(indices, "the indices")
     usual = [
         (n - 1) * s + k - lo - hi
