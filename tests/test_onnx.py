@@ -479,3 +479,15 @@ def test_a_file_written_for_training_trains_and_moves_its_statistics(tmp_path):
     theirs = model.state_dict()
     for a, b in zip("wbmv", ("weight", "bias", "running_mean", "running_var")):
         np.testing.assert_allclose(theirs[a], own.state_dict()[b], rtol=1e-5)
+
+
+def test_a_scale_of_one_element_is_learned_and_a_bare_number_is_not(tmp_path):
+    h = onnx.helper
+    numbers = [onnx.numpy_helper.from_array(np.full(s, 2, np.float32), n) for n, s in (("scale", (1,)), ("two", ()))]
+    nodes = [h.make_node("Mul", ["x", "scale"], ["a"]), h.make_node("Add", ["a", "two"], ["y"])]
+    model = fc.onnx.load(written(tmp_path / "m.onnx", nodes, initializers=numbers))
+    assert [n for n, _ in model.named_parameters()] == ["scale"]
+    x = np.ones((1, 2, 4, 4), np.float32)
+    np.testing.assert_array_equal(model(x), 4 * x)
+    dict(model.named_parameters())["scale"][...] = 3
+    np.testing.assert_array_equal(model(x), 5 * x)

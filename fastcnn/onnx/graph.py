@@ -29,7 +29,7 @@ LEARNED: dict[str, tuple[int, ...]] = {
     "GroupNormalization": (1, 2), "InstanceNormalization": (1, 2), "LayerNormalization": (1, 2), "MatMul": (0, 1),
     "Mul": (0, 1), "PRelu": (1,), "RMSNormalization": (1,), "Sub": (1,),
 }  # fmt: skip
-# of these a single number is as a rule none that is learned
+# of these a number without dimensions is as a rule none that is learned
 _ARITHMETIC = ("Add", "Mul", "Sub")
 # what these give is learned if their first input is
 _MOVES = ("Expand", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
@@ -121,7 +121,7 @@ def read(onnx: Any, proto: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             single.add(sources[0])
     weights, constants = {}, {}
     for name, array in arrays.items():
-        learns = name in learned & learnable and array.dtype == np.float32 and (array.size > 1 or name in single)
+        learns = name in learned & learnable and array.dtype == np.float32 and (array.ndim > 0 or name in single)
         if array.dtype == np.float32 and array.size and (learns or name in state or array.size > _SMALL):
             weights[name] = (array, learns)
         else:
