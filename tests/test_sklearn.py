@@ -232,7 +232,7 @@ def test_ctrl_c_is_not_swallowed(easy):
         CNNClassifier(interrupt).fit(*easy)
 
 
-def test_fastcnn_does_not_import_scikit_learn():
+def test_fastcnn_does_not_import_scikit_learn(tmp_path):
     code = (
         "import sys, fastcnn as fc; from fastcnn import *; fc.Trainer, fc.models\n"
         "assert 'sklearn' not in sys.modules and 'sklearn' in dir(fc)\n"
@@ -242,4 +242,4 @@ def test_fastcnn_does_not_import_scikit_learn():
         "else: raise AssertionError\n"
         "del sys.modules['sklearn']; fc.sklearn.CNNClassifier"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)

@@ -108,10 +108,11 @@ def test_save_refuses_what_is_no_module(tmp_path):
 @pytest.mark.parametrize(("value", "expected"), [
     ("3", "3"), (" 1024 ", "1024"), ("", "7"), *[(v, None) for v in ("0", "-1", "two", "1.5", "1025", "9" * 30, "²", "2,2")],
 ])  # fmt: skip
-def test_number_of_threads_from_the_environment(value, expected):
+def test_number_of_threads_from_the_environment(value, expected, tmp_path):
     env = {**os.environ, "FASTCNN_NUM_THREADS": value, "OMP_NUM_THREADS": "7,2", "PYTHONIOENCODING": "utf-8"}
     code = "import fastcnn as fc; print(fc.get_num_threads())"
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, encoding="utf-8")
+    command = [sys.executable, "-c", code]  # not in the source tree, which need not be built
+    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8")
     if expected:
         assert done.stdout.strip() == expected, done.stderr
     else:
