@@ -28,21 +28,6 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "home" / "weights"
 
 
-@pytest.fixture(scope="module")
-def torchvision():
-    torch = pytest.importorskip("torch")
-    try:
-        import torchvision.models as theirs
-    except RuntimeError:  # its compiled part is for another build: the table needs no more than the names
-        library = torch.library.Library("torchvision", "DEF")
-        for op in ("nms", "qnms"):
-            library.define(f"{op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        import torchvision.models as theirs
-    except ImportError:
-        pytest.skip("torchvision is not installed")
-    return theirs
-
-
 # ---- the table ----------------------------------------------------------------------------------
 def test_every_published_network_is_here(torchvision):
     theirs = set(torchvision.list_models(torchvision)) | {"fcn_resnet50"}

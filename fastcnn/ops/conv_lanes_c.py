@@ -2,66 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import numpy as np
-
 from . import winograd
 from .geometry import Geometry, window_origin
+from .panels import make_panels, pack, pack_bias
 
 SLOT_ITEMS = 16  # a weight gradient of fewer items than this is cut along the batch too
-
-
-@dataclass
-class Panels:
-    """How weights of lane channels l and reduction channels r are packed: see pack_weights."""
-
-    width_vectors: int
-    count: int
-    x_panels: np.ndarray  # [count][3] for the convolution
-    w_panels: np.ndarray  # [count][3] for pack_weights
-    red: np.ndarray  # [k][2]
-    group: dict  # lanes_per_group, red_per_group, s_group, s_lane, s_red
-
-
-def make_panels(b, lanes, lanes_per_group, red_per_group, red_blocks, red_vw, block_stride, taps, nv, group):
-    """Panels of nv vectors of lane channels, each over the reduction blocks that its groups need.
-
-    red_blocks, red_vw: how many blocks of reduction channels there are and how wide (1 when planar).
-    taps: per run, [(reduction lane, tap offset)] of its elements, and the run's block relative to the panel's first.
-    """
-    vw = b.vw
-    blocks = -(-lanes // vw)
-    count = -(-blocks // nv)
-    groups = max(1, lanes // lanes_per_group)
-    spans = []
-    for p in range(count):
-        first, last = p * nv * vw, min(lanes, (p + 1) * nv * vw) - 1
-        low = first // lanes_per_group * red_per_group // red_vw
-        high = -(-((last // lanes_per_group + 1) * red_per_group) // red_vw)
-        spans.append((low, high))
-    need = max(high - low for low, high in spans) if groups > 1 else red_blocks
-    x_panels, w_panels = [], []
-    for p, (low, _) in enumerate(spans):
-        low = min(low, red_blocks - need)
-        x_panels.append((low * block_stride, p * nv, min(nv, blocks - p * nv)))
-        w_panels.append((low * red_vw, p * nv * vw, min(nv * vw, lanes - p * nv * vw)))
-    runs, red = [], []
-    for block in range(need):
-        for offset, elements in taps:
-            runs.append(block * block_stride + offset)
-            red += [(block * red_vw + lane, tap) for lane, tap in elements]
-    return (
-        np.array(runs, np.int64),
-        Panels(
-            nv,
-            count,
-            np.array(x_panels, np.int64),
-            np.array(w_panels, np.int64),
-            np.array(red, np.int64).reshape(-1, 2),
-            dict(lanes_per_group=lanes_per_group, red_per_group=red_per_group, **group),
-        ),
-    )
 
 
 def choose_nv(b, lanes, lanes_per_group, pixels) -> int:
@@ -79,49 +24,6 @@ def choose_nv(b, lanes, lanes_per_group, pixels) -> int:
         return steps / nv, nv != b.tile_nv
 
     return min(range(1, min(blocks, b.tile_nv + 1) + 1), key=cost)
-
-
-def pack(b, w, panels: Panels):
-    """Emit the packing of a weight (Storage) into panels; the packed storage."""
-    width = panels.width_vectors * b.vw
-    packed = b.scratch(panels.count * len(panels.red) * width)
-    b.emit(
-        "pack_weights",
-        packed.floats,
-        w=w.at(),
-        out=packed.at(),
-        panels=b.constant(panels.w_panels).at(),
-        red=b.constant(panels.red).at(),
-        npanels=panels.count,
-        k=len(panels.red),
-        width=width,
-        **panels.group,
-    )
-    return packed
-
-
-def pack_bias(b, bias, o, panels: Panels):
-    width = panels.width_vectors * b.vw
-    packed = b.scratch(panels.count * width)
-    w_panels = panels.w_panels.copy()
-    w_panels[:, 0] = 0
-    b.emit(
-        "pack_weights",
-        packed.floats,
-        w=bias.at(),
-        out=packed.at(),
-        panels=b.constant(w_panels).at(),
-        red=b.constant(np.zeros((1, 2), np.int64)).at(),
-        npanels=panels.count,
-        k=1,
-        width=width,
-        lanes_per_group=o,
-        red_per_group=1,
-        s_group=0,
-        s_lane=1,
-        s_red=0,
-    )
-    return packed
 
 
 def _forward_panels(b, g: Geometry, x, nv):
@@ -146,7 +48,7 @@ def lower_forward(b, g, x, w, bias, y, act):
         return winograd.lower(b, g, x, origin, w, bias, None, y, g.o, g.c, g.oh, g.ow, False, act)
     runs, run_len, panels = _forward_panels(b, g, x, choose_nv(b, g.o, g.og, g.ow))
     packed = pack(b, w, panels)
-    packed_bias = pack_bias(b, bias, g.o, panels) if bias else None
+    packed_bias = pack_bias(b, bias, g.o, panels.count, panels.width_vectors * b.vw) if bias else None
     b.emit(
         "conv_lanes_c",
         g.macs,
@@ -201,7 +103,7 @@ def lower_data(b, g, dy, w, bias, mask, dx):
                 m = {"m_n": mask.sn, "m_c": mask.sc, "m_h": g.stride[0] * mask.sh, "m_w": g.stride[1] * b.vw}
             runs, panels = make_panels(b, g.c, g.cg, g.og, dy.c, b.vw, dy.sc, taps, nv, group)
             packed = pack(b, w, panels) if taps else b.scratch(b.vw)
-            packed_bias = pack_bias(b, bias, g.c, panels) if bias else None
+            packed_bias = pack_bias(b, bias, g.c, panels.count, panels.width_vectors * b.vw) if bias else None
             b.emit(
                 "conv_lanes_c",
                 float(g.n * rows * cols * g.c) * len(panels.red),

@@ -6,6 +6,7 @@ import numpy as np
 
 from .. import config
 from .geometry import Geometry, planar
+from .panels import pack_bias
 
 POINTS = 36
 # Measured on layers of 64 to 512 channels. Work beside the products, in multiply-adds: per tile and input channel, per
@@ -21,9 +22,14 @@ def fits(g: Geometry) -> bool:
     return shape and g.groups == 1 and not planar(g)
 
 
+def tiles_of(n: int, oh: int, ow: int) -> int:
+    """Of 4x4 outputs, in n images."""
+    return n * -(-oh // 4) * -(-ow // 4)
+
+
 def work(vw: int, n: int, lanes: int, red: int, oh: int, ow: int) -> float:
     """About how many multiply-adds it takes for n images of oh x ow outputs, from red to lanes channels."""
-    tiles = n * -(-oh // 4) * -(-ow // 4)
+    tiles = tiles_of(n, oh, ow)
     lanes, red = (-(-size // vw) * vw for size in (lanes, red))
     return float(tiles) * (POINTS * lanes * red + INPUT_WORK * red + OUTPUT_WORK * lanes) + WEIGHT_WORK * lanes * red
 
@@ -52,16 +58,8 @@ def lower(b, g: Geometry, x, x_at, w, bias, mask, y, lanes, red, oh, ow, flip, a
         "winograd_weights", 36.0 * panels * k * width, w=w.at(), u=u.at(), npanels=panels, k=k, nv=nv, red=red,
         lanes=lanes, s_red=s_red, s_lane=s_lane, flip=int(flip), u_p=u_p,
     )  # fmt: skip
-    packed_bias = None
-    if bias:
-        packed_bias = b.scratch(panels * width)
-        table = [[0, p * width, max(0, min(width, lanes - p * width))] for p in range(panels)]
-        b.emit(
-            "pack_weights", packed_bias.floats, w=bias.at(), out=packed_bias.at(),
-            panels=b.constant(np.array(table, np.int64)).at(), red=b.constant(np.zeros((1, 2), np.int64)).at(),
-            npanels=panels, k=1, width=width, lanes_per_group=lanes, red_per_group=1, s_group=0, s_lane=1, s_red=0,
-        )  # fmt: skip
-    total = g.n * -(-oh // 4) * -(-ow // 4)
+    packed_bias = pack_bias(b, bias, lanes, panels, width) if bias else None
+    total = tiles_of(g.n, oh, ow)
     rows = b.tile_m
     tiles = min(MOST_TILES, max(FEWEST_TILES, POINT_BYTES // (POINTS * k * 4)), -(-total // rows) * rows)
     tiles = -(-tiles // rows) * rows
@@ -86,7 +84,7 @@ def lower_weight(b, g: Geometry, x, x_at, dy, dw):
     blocks, outs, nv = x.c, dy.c, min(b.tile_nv, dy.c)
     panels = -(-outs // nv)
     k, width = blocks * b.vw, nv * b.vw
-    total = g.n * -(-g.oh // 4) * -(-g.ow // 4)
+    total = tiles_of(g.n, g.oh, g.ow)
     size = POINTS * panels * k * width
     slots = max(1, min(UNITS, GRADIENT_BYTES // (4 * size), total // FEWEST_TILES))
     groups = min(panels, -(-UNITS // slots))

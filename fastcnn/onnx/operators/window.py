@@ -113,12 +113,10 @@ def _conv_transpose(call: Call, x: Any, weight: Any, bias: Any = None) -> Any:
             small, large = total // 2, total - total // 2
             before[i], after[i] = (small, large) if window.auto == "SAME_UPPER" else (large, small)
     steps = (window.stride, 0, 0, call.get("group", 1), window.dilation)
-    y = _TRANSPOSED[count](x, weight, bias, *steps)
-    if bias is not None and any(m > a for m, a in zip(more, after)):
-        y = _TRANSPOSED[count](x, weight, None, *steps)
-        y = moves.pad(y, (0, 0, *(-b for b in before)), (0, 0, *(m - a for m, a in zip(more, after))), 0.0)
-        return y + F.reshape(bias, (1, bias.shape[0], *[1] * count))
-    return moves.pad(y, (0, 0, *(-b for b in before)), (0, 0, *(m - a for m, a in zip(more, after))), 0.0)
+    late = bias is not None and any(m > a for m, a in zip(more, after))  # what is padded gets the bias too
+    y = _TRANSPOSED[count](x, weight, None if late else bias, *steps)
+    y = moves.pad(y, (0, 0, *(-b for b in before)), (0, 0, *(m - a for m, a in zip(more, after))), 0.0)
+    return y + F.reshape(bias, (1, bias.shape[0], *[1] * count)) if late else y
 
 
 @operator("MaxPool")
