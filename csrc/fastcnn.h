@@ -71,6 +71,7 @@ int64_t fc_gemm_scratch(int64_t m, int64_t k); /* floats of scratch a thread nee
 /* ---- memory.c: the only allocator -------------------------------------------------------------------------------- */
 void *fc_alloc(size_t bytes); /* 64-byte aligned (2 MiB pages asked for when large), or NULL */
 void fc_free(void *p);
+void fc_release_memory(void); /* give what malloc holds unused back to the system, where the C library can */
 void fc_fail_alloc(int64_t nth); /* for tests: the nth allocation from now fails; 0 turns it off */
 
 /* ---- run.c: walks steps; the only OpenMP region ------------------------------------------------------------------ */

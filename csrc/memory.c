@@ -1,6 +1,9 @@
 #include "fastcnn.h"
 
 #include <stdlib.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -25,3 +28,9 @@ void *fc_alloc(size_t bytes) {
 }
 
 void fc_free(void *p) { free(p); }
+
+void fc_release_memory(void) {
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
+}

@@ -39,6 +39,7 @@ cdef extern from "fastcnn.h" nogil:
     int64_t fc_gemm_scratch(int64_t m, int64_t k)
     void *fc_alloc(size_t bytes)
     void fc_free(void *p)
+    void fc_release_memory()
     void fc_fail_alloc(int64_t nth)
     void fc_run(const fc_step *steps, int64_t first, int64_t last, int nth, double *ms)
     int fc_forked()
@@ -100,6 +101,11 @@ def forked() -> bool:
 def fail_alloc(int64_t nth) -> None:
     """For tests: let the nth allocation from now fail (0: off)."""
     fc_fail_alloc(nth)
+
+
+def release_memory() -> None:
+    """Give memory that the C library holds unused back to the system, where that is possible."""
+    fc_release_memory()
 
 
 def aligned_array(shape, dtype=np.float32):

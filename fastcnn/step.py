@@ -75,14 +75,17 @@ class TrainingStep:
         wrt = [s for key, s in leaves.items() if key in known]
         if not wrt:
             raise ValueError("compile_step: the optimizer has no trainable parameter of the model")
-        grads = {id(s.param): s.param._grad_slot for s in wrt}
         update = self.optimizer.update_steps([s.param for s in wrt])
+        clipping = clip_steps(update, *self._clip)
+        at_once, rest = ({}, update) if clipping else update.split()
+        grads = {id(s.param): s.param._grad_slot for s in wrt if id(s.param) not in at_once}
         program = Program(
             inputs,
             [loss, *out],
             wrt,
             loss=True,
-            updates=[*clip_steps(update, *self._clip), *update],
+            updates=[*clipping, *rest],
+            at_once=at_once,
             grads=grads,
             arena=self.model._arena(),
             name=f"{type(self.model).__name__} training step",
@@ -115,8 +118,9 @@ def compile_step(
     """A training step of `model`: `loss(model(x), y)`, its gradient and the optimizer's update in one C call. y may be
     a tuple of arrays.
 
-    The model runs in the mode (train or eval) it is in at each call. The gradients go where
-    `.grad` of the parameters lies after a backward(): take a copy of what you want to keep.
+    The model runs in the mode (train or eval) it is in at each call. A step keeps no gradients: those of large
+    parameters live only until their update, the others overwrite what `.grad` refers to after a backward() (take a
+    copy of what you want to keep).
 
     clip_grad_norm, clip_grad_value: between gradient and update, what nn.utils.clip_grad_norm_ and clip_grad_value_
     do, bit for bit, to the gradients of the parameters that the step updates (the norm is that of all of them

@@ -36,7 +36,7 @@ print(said, status("VmHWM:") - before)
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("name, batch", [("resnet18", 16), ("alexnet", 16), ("densenet121", 16)])
+@pytest.mark.parametrize("name, batch", [("resnet18", 16), ("alexnet", 2), ("densenet121", 1), ("resnet18", 1)])
 def test_the_stated_peak_is_the_measured_one_within_5_percent(name, batch, tmp_path):
     command = [sys.executable, "-c", PEAK, name, str(batch)]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -53,7 +53,7 @@ def make(eager, monkeypatch):
 
 def test_normalised_values_computed_again_change_no_bit(monkeypatch):
     rng = np.random.default_rng(0)
-    x, y = rng.standard_normal((2, 3, 64, 64)).astype(np.float32), np.array([1, 3])
+    x, y = rng.standard_normal((4, 3, 64, 64)).astype(np.float32), np.array([1, 3, 0, 2])
     kept, again = make(True, monkeypatch), make(False, monkeypatch)
     sizes, states = [], []
     for eager, (model, step) in ((True, kept), (False, again)):
@@ -89,7 +89,7 @@ def test_describe_names_every_part():
     program = step.program(x, y)
     weights = 4 * sum(p.size for p in model.parameters())
     memory = program.memory
-    assert weights <= memory["parameters"] <= weights + 64 * 20 and memory["gradients"] == memory["parameters"]
+    assert weights <= memory["parameters"] <= weights + 64 * 20 and memory["gradients"] == weights
     assert 2 * weights <= memory["optimizer"] <= 2 * weights + 64 * 50
     assert memory["inputs and outputs"] == x.nbytes + y.nbytes + 4
     text = step.describe(x, y)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -89,6 +90,17 @@ class Step:
     node: Node | None
     work: float
     phase: str = "forward"
+    changes: Storage | None = None  # the parameter that it updates, or computes part of the gradient of to that end
+
+
+@dataclass
+class Update:
+    """An optimizer's step over one parameter. states: the kernel's arrays that have a value per element of it."""
+
+    param: Storage
+    kernel: str
+    states: dict[str, Storage]
+    hyper: Storage
 
 
 @dataclass
@@ -103,10 +115,12 @@ class Builder:
     bound: dict[int, Storage] = field(default_factory=dict)  # symbol id -> where its plain value must end
     storages: list[Storage] = field(default_factory=list)
     constants: dict[bytes, Storage] = field(default_factory=dict)
-    used: set[int] = field(default_factory=set)  # ids of the symbols that some node or the program reads
+    used: Counter[int] = field(default_factory=Counter)  # how often nodes and the program read a symbol, by its id
+    updates: dict[int, list[Update]] = field(default_factory=dict)  # to be made once a symbol, by its id, is known
     seed: Storage | None = None
     node: Node | None = None
     phase: str = "forward"
+    changes: Storage | None = None  # of the steps that are emitted now
     streams: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -266,14 +280,41 @@ class Builder:
     def emit(self, kernel: str, work: float, phase: str | None = None, **fields) -> None:
         """Append a step. work: about how many multiply-adds; small steps stay on one thread."""
         threads = max(1, min(self.threads, int(work // SERIAL_WORK)))
-        step = Step(kernel, threads, fields, self.node, work, phase or self.phase)
+        step = Step(kernel, threads, fields, self.node, work, phase or self.phase, self.changes)
         self.steps.append(step)
 
     def lower(self, nodes: list[Node]) -> None:
         for node in nodes:
             self.node = node
             node.op.lower(node, self)
+            self.update_by(node.outputs)
         self.node = None
+
+    # ---- optimizer steps in the midst of the backward pass --------------------------------------------------------
+    def update_at_once(self, grad: Symbol, param: Storage, kernel: str, fields: dict) -> None:
+        """Once `grad` is known, carry out the optimizer's step that `fields` describe."""
+        arrays = {name: self.state(v) for name, v in fields.items() if isinstance(v, np.ndarray) and name != "g"}
+        hyper = arrays.pop("hyper")
+        self.updates.setdefault(grad.id, []).append(Update(param, kernel, arrays, hyper))
+
+    def update_by(self, grads: list[Symbol]) -> None:
+        """Carry out what waits for these gradients."""
+        for grad in grads:
+            for update in self.updates.pop(grad.id, ()):
+                self.update(update, self.get(grad, PLAIN, dense=True), 0, grad.size)
+
+    def only_update(self, grad: Symbol) -> Update | None:
+        """The update, taken over by the caller, that is all that `grad` is read for; else None."""
+        if self.used[grad.id] != 1 or len(self.updates.get(grad.id, ())) != 1:
+            return None
+        return self.updates.pop(grad.id)[0]
+
+    def update(self, update: Update, grad: Storage, first: int, count: int) -> None:
+        """Update `count` elements of a parameter, from element `first` on; grad holds the gradient of just those."""
+        states = {name: storage.at(first) for name, storage in update.states.items()}
+        self.changes = update.param
+        self.emit(update.kernel, 4.0 * count, g=grad.at(), hyper=update.hyper.at(), size=count, **states)
+        self.changes = None
 
     # ---- memory ------------------------------------------------------------------------------------------------
     def order(self, phases: list[str]) -> dict[str, tuple[int, int]]:
@@ -281,7 +322,7 @@ class Builder:
         bounds, ordered = {}, []
         for phase in phases:
             first = len(ordered)
-            ordered += [s for s in self.steps if s.phase == phase]
+            ordered += _changes_last([s for s in self.steps if s.phase == phase])
             bounds[phase] = (first, len(ordered))
         self.steps = ordered
         return bounds
@@ -303,6 +344,16 @@ class Builder:
                 used[id(storage)] = storage
                 storage.first, storage.last = 0, len(self.steps)
         return assign_offsets(list(used.values()))
+
+
+def _changes_last(steps: list[Step]) -> list[Step]:
+    """In the order given, but a parameter is changed after the last other step that reads it."""
+    last: dict[int, int] = {}
+    for index, step in enumerate(steps):
+        if step.changes is None:
+            last |= {id(_root(v.storage)): index for v in step.fields.values() if isinstance(v, Ref)}
+    keys = [i if s.changes is None else max(i, last.get(id(s.changes), 0)) for i, s in enumerate(steps)]
+    return [steps[i] for i in sorted(range(len(steps)), key=lambda i: (keys[i], steps[i].changes is not None))]
 
 
 def _root(storage: Storage) -> Storage:

@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import weakref
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable
 
 import numpy as np
@@ -19,6 +19,7 @@ from .trace import Symbol, topological
 
 SERIAL_PROGRAM = 1e6  # multiply-adds (some 20 us) below which waking other threads costs more than it saves
 PACKING = {"pack_weights": ("w", "out"), "gemm_pack_b": ("b", "bp"), "winograd_weights": ("w", "u")}  # from, to
+STEP_BYTES = 5000  # of Python objects per step: its share of nodes, storages, fields (measured: 4300 to 6000)
 PHASES = ["prepare", "forward", "state", "backward", "update"]  # state: what a run leaves in its modules
 
 
@@ -27,11 +28,15 @@ class Program:
 
     Inputs are leaf symbols without param or array; parameters and constants are found in the graph. Two ways to run:
     `forward(arrays)` and then `backward(douts)`; or, with `loss=True`, `step(arrays)`: forward, the backward pass of
-    outputs[0] (a scalar) and the `updates` (clipping, optimizer steps), all in one call.
+    outputs[0] (a scalar) and the `updates` (clipping, optimizer steps), all in one call. `at_once` has, by the id of a
+    parameter, the optimizer step that is made as soon as its gradient is known; that gradient is not kept. The others
+    are written to `grads`.
     A program holds its arena's lock while it runs, so that programs may share an arena among threads.
     """
 
-    def __init__(self, inputs, outputs, wrt=(), *, loss=False, updates=(), grads=None, arena=None, name=""):
+    def __init__(
+        self, inputs, outputs, wrt=(), *, loss=False, updates=(), at_once=None, grads=None, arena=None, name=""
+    ):
         self.name = name
         self.arena = arena if arena is not None else _core.Arena()
         self.threads = config.get_num_threads()
@@ -41,10 +46,10 @@ class Program:
         self._prepared = None
         self.update = None  # of a training step: what the optimizer must refresh before a run
         self._run_id = 0
-        self._build(loss, updates, grads or {})
+        self._build(loss, updates, at_once or {}, grads or {})
 
     # ---- building ----------------------------------------------------------------------------------------------
-    def _build(self, loss, updates, grad_arrays):
+    def _build(self, loss, updates, at_once, grad_arrays):
         self.douts, self.grads = [], []
         if self.wrt:
             one = Symbol((), array=np.ones((), np.float32))
@@ -59,9 +64,9 @@ class Program:
         self._random = any(node.op.name == "dropout" for node in nodes)
         self._find_targets(nodes)
         b = Builder(self.threads, layout, passes.halos(nodes, layout))
-        b.used = {s.id for node in nodes for s in node.inputs} | {s.id for s in roots}
+        b.used = Counter(s.id for s in [*(s for node in nodes for s in node.inputs), *roots])
         self.plan = _core.Plan(self.arena)
-        self._leaves(b, nodes, roots, grad_arrays, loss)
+        self._leaves(b, nodes, roots, at_once, grad_arrays, loss)
         b.lower([node for node in nodes if node.id in forward_ids])
         for symbol, storage in zip(self.outputs, self._output_slots):
             self._into(b, symbol, storage)
@@ -70,21 +75,19 @@ class Program:
         for item in self._grad_slots:
             if item is not None:
                 self._into(b, item[2], item[0])
+        b.update_by([g for g in self.grads if g is not None])  # those that no node computes
         for kernel, fields in updates:
-            arrays = {
-                k: Storage(v.shape, base=v, itemsize=v.itemsize) if isinstance(v, np.ndarray) else v
-                for k, v in fields.items()
-            }
-            refs = {k: v.at() if isinstance(v, Storage) else v for k, v in arrays.items()}
+            refs = {k: b.state(v).at() if isinstance(v, np.ndarray) else v for k, v in fields.items()}
             longest = max(v.size for v in fields.values() if isinstance(v, np.ndarray))
             b.emit(kernel, 4.0 * longest, phase="update", **refs)
-        self._hoist_packing(b)
+        if not (updates or at_once):
+            self._hoist_packing(b)
         if sum(step.work for step in b.steps) < SERIAL_PROGRAM:
             for step in b.steps:
                 step.threads = 1
         self.bounds = b.order(PHASES)
         self._emit(b)
-        self.memory = self._memory(b, updates, grad_arrays)
+        self.memory = self._memory(b, [*updates, *at_once.values()], grad_arrays)
         self.layout = layout
         self._packs = self.bounds["prepare"][1] > 0
         self._exposed = True
@@ -112,7 +115,7 @@ class Program:
                 else:
                     self._targets.append(check)
 
-    def _leaves(self, b, nodes, roots, grad_arrays, loss):
+    def _leaves(self, b, nodes, roots, at_once, grad_arrays, loss):
         """Give every leaf its storage: slots for what a run supplies, arrays for what the plan keeps."""
         self._slots = []
         leaves = {s.id: s for s in [*self.inputs, *self.douts]}
@@ -145,7 +148,10 @@ class Program:
             self._output_slots.append(storage)
         self._grad_slots = []
         for symbol, grad in zip(self.wrt, self.grads):
-            if grad is None:
+            step = at_once.get(id(symbol.param))
+            if grad is not None and step is not None:
+                b.update_at_once(grad, one_storage_per_param[id(symbol.param)], *step)
+            if grad is None or step is not None:
                 self._grad_slots.append(None)
                 continue
             target = grad_arrays.get(id(symbol.param)) if symbol.param is not None else None
@@ -171,8 +177,6 @@ class Program:
 
     def _hoist_packing(self, b):
         """Weight packing of a program that does not change weights runs only when they changed."""
-        if any(step.phase == "update" for step in b.steps):
-            return
         self._keep = []
         for step in b.steps:
             if step.kernel in PACKING:
@@ -204,12 +208,13 @@ class Program:
         """Bytes that a run has in use at its peak, by what they are for; an array is counted where it comes first."""
         parts: dict[str, Iterable[np.ndarray]] = {
             "parameters": [p.storage for p in self.params],
-            "gradients": list(grad_arrays.values()),
-            "optimizer": [v for _, fields in updates for v in fields.values() if isinstance(v, np.ndarray)],
+            "optimizer": [v for _, fields in updates for k, v in fields.items() if k != "g" and hasattr(v, "nbytes")],
             "constants": [s.base for s in b.constants.values()],
         }
         seen: set[int] = set()
         sizes = {"arena": int(self.plan.arena_bytes), "packed weights": self._kept_bytes}
+        sizes["gradients"] = sum(array.nbytes for array in grad_arrays.values())
+        sizes["plan"] = STEP_BYTES * len(b.steps)
         for what, arrays in parts.items():
             owners = {id(owner): owner.nbytes for owner in map(_owner, arrays) if id(owner) not in seen}
             seen.update(owners)

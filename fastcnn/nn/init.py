@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ from fastcnn.random import generator
 
 T = TypeVar("T")
 _state = threading.local()
+PIECE = 1 << 20  # floats that are drawn at a time: a large weight is filled without a second array of its size
 
 
 @contextmanager
@@ -46,6 +47,18 @@ def _write(tensor: T, values: Any) -> T:
     return tensor
 
 
+def _draw(tensor: T, draw: Callable[[tuple[int, ...]], np.ndarray]) -> T:
+    """Fill by rows of the first dimension, with what `draw` gives for a shape."""
+    shape = _shape(tensor)
+    if not shape:
+        return _write(tensor, draw(()))
+    step = max(1, PIECE // max(1, math.prod(shape[1:])))
+    for row in range(0, shape[0], step):
+        count = min(step, shape[0] - row)
+        tensor[row : row + count] = draw((count, *shape[1:]))  # type: ignore[index]
+    return tensor
+
+
 def fans(tensor: Any) -> tuple[int, int]:
     """(fan_in, fan_out) of a weight of shape (out, in, ...); ValueError below two dimensions."""
     shape = tuple(tensor.shape)
@@ -68,12 +81,12 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
 
 def uniform_(tensor: T, a: float = 0.0, b: float = 1.0) -> T:
     """Uniform in [a, b)."""
-    return _write(tensor, a + (b - a) * generator().random(_shape(tensor), dtype=np.float32))
+    return _draw(tensor, lambda shape: a + (b - a) * generator().random(shape, dtype=np.float32))
 
 
 def normal_(tensor: T, mean: float = 0.0, std: float = 1.0) -> T:
     """Normal with this mean and standard deviation."""
-    return _write(tensor, mean + std * generator().standard_normal(_shape(tensor), dtype=np.float32))
+    return _draw(tensor, lambda shape: mean + std * generator().standard_normal(shape, dtype=np.float32))
 
 
 def constant_(tensor: T, val: float) -> T:

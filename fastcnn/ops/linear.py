@@ -10,6 +10,7 @@ from ..graph.trace import add_node
 from .base import OPS, Op, check_float, check_rank
 
 GEMV_ROWS = 4  # up to so many rows, the weights are read where they lie instead of packed
+UPDATED_FLOATS = 1 << 18  # of a gradient, per thread, that are computed before the weights are updated by them
 PACKED_FLOATS = 1 << 21  # of a matrix larger than this (8 MB) and than the other one, so much at a time is packed
 
 
@@ -19,22 +20,29 @@ def emit_gemm(b, m, n, k, a, a_m, a_k, w, w_k, w_n, c, bias=None, mask=None, act
     parts = -(-n // most)
     width = -(-n // (parts * b.gemm_n)) * b.gemm_n  # parts of about one size
     for first in range(0, n, width):
-        _emit_columns(b, m, n, k, a, a_m, a_k, w, w_k, w_n, c, bias, mask, act, first, min(width, n - first))
+        count = min(width, n - first)
+        packed = _pack_columns(b, w.at(first * w_n), count, k, w_k, w_n)
+        at = {name: s.at(first) if s else None for name, s in (("bias", bias), ("mask", mask), ("c", c))}
+        _emit_product(b, a.at(), packed, m, count, k, a_m, a_k, n, act, **at)
 
 
-def _emit_columns(b, m, c_m, k, a, a_m, a_k, w, w_k, w_n, c, bias, mask, act, first, n):
+def _pack_columns(b, w, n, k, w_k, w_n):
     packed = b.scratch(-(-n // b.gemm_n) * b.gemm_n * k)
-    b.emit("gemm_pack_b", packed.floats, b=w.at(first * w_n), bp=packed.at(), k=k, n=n, b_k=w_k, b_n=w_n)
+    b.emit("gemm_pack_b", packed.floats, b=w, bp=packed.at(), k=k, n=n, b_k=w_k, b_n=w_n)
+    return packed
+
+
+def _emit_product(b, a, packed, m, n, k, a_m, a_k, c_m, act, c, bias=None, mask=None):
     size = _core.gemm_scratch(m, k)
     scratch = b.scratch(size * b.threads)
     b.emit(
         "gemm",
         float(m) * n * k,
-        a=a.at(),
+        a=a,
         bp=packed.at(),
-        bias=bias.at(first) if bias else None,
-        mask=mask.at(first) if mask else None,
-        c=c.at(first),
+        bias=bias,
+        mask=mask,
+        c=c,
         scratch=scratch.at(),
         m=m,
         n=n,
@@ -46,6 +54,18 @@ def _emit_columns(b, m, c_m, k, a, a_m, a_k, w, w_k, w_n, c, bias, mask, act, fi
         act=act,
         accumulate=0,
     )
+
+
+def emit_update_by_rows(b, update, m, n, k, a, a_m, a_k, w, w_k, w_n):
+    """Update an m x n parameter by the gradient A*B, of which no more is ever stored than some rows."""
+    packed = _pack_columns(b, w.at(), n, k, w_k, w_n)
+    rows = max(1, UPDATED_FLOATS * b.threads // n)
+    part = b.scratch(min(rows, m) * n)
+    for first in range(0, m, rows):
+        count = min(rows, m - first)
+        b.changes = update.param
+        _emit_product(b, a.at(first * a_m), packed, count, n, k, a_m, a_k, n, 0, c=part.at())
+        b.update(update, part, first * n, count * n)
 
 
 def emit_linear_n(b, x, w, bias, mask, y, k, w_step, w_m, outs, act):
@@ -189,7 +209,11 @@ class LinearWeight(Op):
     def lower(self, node, b):
         (n, k), outs = node.inputs[0].shape, node.inputs[1].shape[1]
         x, dy = (b.get(s, PLAIN, dense=True) for s in node.inputs)
-        emit_gemm(b, outs, k, n, dy, 1, outs, x, k, 1, b.out(node.outputs[0], PLAIN))
+        update = b.only_update(node.outputs[0])
+        if update is not None:
+            emit_update_by_rows(b, update, outs, k, n, dy, 1, outs, x, k, 1)
+        else:
+            emit_gemm(b, outs, k, n, dy, 1, outs, x, k, 1, b.out(node.outputs[0], PLAIN))
 
 
 class Matmul(Op):

@@ -1,7 +1,8 @@
 """Flat storage: parameters, gradients and optimizer states as views of a few float32 blocks.
 
-An optimizer's update is then one kernel call per run of neighbouring parameters. Each parameter starts at a multiple
-of ALIGN floats; the gaps hold zeros and stay zero.
+An optimizer's update is then one kernel call per run of neighbouring parameters, and one for each large parameter: a
+training step makes that as soon as it has the gradient. Each parameter starts at a multiple of ALIGN floats; the gaps
+hold zeros and stay zero.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from fastcnn import _core
+
 ALIGN = 16  # floats: one 64-byte cache line, one AVX-512 vector
+LARGE = 1 << 16  # floats: a quarter of a megabyte, next to which a kernel call of its own costs nothing
 
 
 def padded(size: int) -> int:
@@ -30,8 +34,13 @@ def _address(array: np.ndarray) -> int:
     return array.__array_interface__["data"][0]
 
 
+def _view(flat: np.ndarray, start: int, shape: tuple[int, ...]) -> np.ndarray:
+    return flat[start : start + int(np.prod(shape, dtype=np.int64))].reshape(shape)
+
+
 class Block:
-    """One block of parameter values, and one of their gradients with the same layout.
+    """One block of parameter values, and one of their gradients: in the same order, but the large ones at the end, so
+    that a training step, which does not store those, leaves the memory for them untouched.
 
     Making it moves the parameters in (param._move) and tells each where its gradient goes (param._grad_slot). A
     parameter keeps its block alive (param._block), so one that lives in a block never needs to move again: plans that
@@ -39,16 +48,20 @@ class Block:
     """
 
     def __init__(self, params: Sequence[Any]) -> None:
-        sizes = [int(np.prod(param.shape, dtype=np.int64)) for param in params]
-        self.data = aligned_zeros(sum(padded(size) for size in sizes))
+        sizes = [padded(int(np.prod(param.shape, dtype=np.int64))) for param in params]
+        self.data = aligned_zeros(sum(sizes))
         self.grad = aligned_zeros(self.data.size)
-        start = 0
+        start, small, large = 0, 0, sum(size for size in sizes if size < LARGE)
         for param, size in zip(params, sizes, strict=True):
-            where, shape = slice(start, start + size), param.shape
-            param._move(self.data[where].reshape(shape))
-            param._grad_slot = self.grad[where].reshape(shape)
+            param._move(_view(self.data, start, param.shape))
+            param._grad_slot = _view(self.grad, small if size < LARGE else large, param.shape)
             param._block = self
-            start += padded(size)
+            start += size
+            if size < LARGE:
+                small += size
+            else:
+                large += size
+        _core.release_memory()  # that of the arrays from which the parameters came
 
     def holds(self, param: Any) -> bool:
         """Whether the parameter's storage still is inside this block."""
@@ -59,28 +72,37 @@ class Block:
         """Where the parameter begins, in floats."""
         return (_address(param.storage) - _address(self.data)) // 4
 
+    def grad_start(self, param: Any) -> int:
+        """Where its gradient begins, in floats."""
+        return (_address(param._grad_slot) - _address(self.grad)) // 4
+
 
 class Entry:
     """One parameter of an optimizer: where its value lives and where its state does.
 
-    start: in its block; offset: in the group's state blocks; size: in floats, gap included; steps: updates of its
-    state so far.
+    start, grad_start: in its block; offset: in the group's state blocks; size: in floats, gap included; steps: updates
+    of its state so far.
     """
 
-    __slots__ = ("block", "offset", "param", "size", "start", "steps")
+    __slots__ = ("block", "grad_start", "offset", "param", "size", "start", "steps")
 
     def __init__(self, param: Any, offset: int) -> None:
         self.param = param
         self.block: Block = param._block
-        self.start = self.block.start(param)
+        self.start, self.grad_start = self.block.start(param), self.block.grad_start(param)
         self.offset = offset
         self.size = padded(int(np.prod(param.shape, dtype=np.int64)))
         self.steps = 0
 
+    @property
+    def large(self) -> bool:
+        return self.size >= LARGE
+
     def continues(self, other: Entry) -> bool:
-        """Whether one kernel call can update `other` and then this one."""
+        """Whether one kernel call is to update `other` and then this one."""
         return (
-            self.block is other.block
+            not (self.large or other.large)
+            and self.block is other.block
             and self.start == other.start + other.size
             and self.offset == other.offset + other.size
             and self.steps == other.steps
@@ -112,8 +134,7 @@ class FlatGroup:
 
     def state_of(self, entry: Entry, name: str) -> np.ndarray:
         """One parameter's view of a state, in the parameter's shape."""
-        size = int(np.prod(entry.param.shape, dtype=np.int64))
-        return self.state(name)[entry.offset : entry.offset + size].reshape(entry.param.shape)
+        return _view(self.state(name), entry.offset, entry.param.shape)
 
     def runs(self, active: Sequence[bool]) -> list[list[Entry]]:
         """The entries marked in `active`, in runs that one kernel call can update."""

@@ -31,8 +31,9 @@ class Range:
         self.written: tuple[float, ...] = ()
         first, size = entries[0], sum(entry.size for entry in entries)
         here = slice(first.start, first.start + size)
+        grads = slice(first.grad_start, first.grad_start + size)
         there = slice(first.offset, first.offset + size)
-        self.fields: dict[str, Any] = {"p": first.block.data[here], "g": first.block.grad[here]}
+        self.fields: dict[str, Any] = {"p": first.block.data[here], "g": first.block.grad[grads]}
         for name, field in states.items():
             self.fields[field] = flat.state(name)[there]
         self.fields.update(hyper=self.hyper, size=size)
@@ -45,6 +46,12 @@ class Update(list[Step]):
         super().__init__((kernel, one.fields) for one in ranges)
         self.ranges = ranges
         self.entries = entries  # of the whole optimizer, when this was made
+
+    def split(self) -> tuple[dict[int, Step], list[Step]]:
+        """The calls for one large parameter each, by its id, and the other ones."""
+        pairs = list(zip(self, self.ranges, strict=True))
+        large = {id(one.entries[0].param): step for step, one in pairs if one.entries[0].large}
+        return large, [step for step, one in pairs if not one.entries[0].large]
 
 
 class Optimizer:
