@@ -1,8 +1,9 @@
 """fastcnn beside its peers: python bench/compare.py [--tasks lenet_train,conv] [--threads 1,2] [--rounds 3] [--quick]
 
-Each framework and configuration runs in a process of its own, one after the other, round after round, so that a drift
-of the machine's speed meets all of them. A figure is the median over rounds of each round's median; a ratio is to a
-peer's best configuration in the same run. Results that differ from fastcnn's numbers are not compared but reported.
+Each framework, configuration and number of threads runs in a process of its own, one after the other, round after
+round, so that a drift of the machine's speed meets all of them. A figure is the median over rounds of each round's
+median; a ratio is to a peer's best configuration in the same run. Results that differ from fastcnn's numbers are not
+compared but reported.
 Writes bench/results.md and bench/results.json (--out for another name).
 """
 
@@ -23,15 +24,18 @@ sys.path.insert(0, str(HERE))
 
 import peak  # noqa: E402
 import report as reports  # noqa: E402
+import table  # noqa: E402
 from frameworks import common  # noqa: E402
 
-FRAMEWORKS = ["fastcnn", "torch", "onnxruntime", "openvino", "keras", "tinygrad"]
+FRAMEWORKS = ["fastcnn", "torch", "onnxruntime", "openvino", "keras", "tinygrad", "copy"]
 TASKS = {
     **dict.fromkeys(common.TRAIN, "a training step, and the peak of memory"),
     **dict.fromkeys(common.INFER, "inference of a batch and of one image, and the peak of memory"),
     "mnist_epoch": "one epoch of LeNet-5 through Trainer.fit",
     "conv": "every pass of the layers in problems/conv.txt",
     "sgemm": "square matrix products",
+    "streaming": "pooling and batch normalisation, beside a copy of as many bytes",
+    "scaling": "time over batch 1 to 256 and images of side 32 to 448",
     "import": "seconds of the import",
     "memory": "peak memory of training LeNet-5 on MNIST",
 }
@@ -44,14 +48,16 @@ def main(argv: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:  # where peers find the networks as ONNX
         os.environ["FASTCNN_BENCH_MODELS"] = folder
         for task in args.tasks:
-            for threads in [1] if task in ONE_THREAD_ONLY else args.threads:
-                measured, missing = measure(task, threads, args, report["versions"])
-                report["rows"] += reports.rows(task, threads, measured, missing, report["machine"])
-                Path(args.out + ".json").write_text(json.dumps(report, indent=1))
-                Path(args.out + ".md").write_text(reports.markdown(report))  # what is measured survives an interrupt
+            counts = [1] if task in ONE_THREAD_ONLY else args.threads
+            measured, missing = measure(task, counts, args, report["versions"])
+            by_threads = {n: reports.rows(task, n, measured[n], missing[n], report["machine"]) for n in counts}
+            reports.compare_threads(by_threads, measured)
+            report["rows"] += [row for n in counts for row in by_threads[n]]
+            Path(args.out + ".json").write_text(json.dumps(report, indent=1))
+            Path(args.out + ".md").write_text(table.markdown(report))  # what is measured survives an interrupt
             for model in Path(folder).iterdir():
                 model.unlink()
-    print(reports.markdown(report))
+    print(table.markdown(report))
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -64,10 +70,16 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--tasks", type=choices(TASKS), default=list(TASKS), help="names, comma between (default: all)")
     parser.add_argument("--frameworks", type=choices(FRAMEWORKS), default=FRAMEWORKS, help="only these, and fastcnn")
     parser.add_argument("--threads", type=lambda text: [int(n) for n in text.split(",")], default=[1, 2])
+    parser.add_argument("--data", help="folder with MNIST's IDX files (default: $FASTCNN_DATA, else random images)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="smaller batches and shorter runs")
     parser.add_argument("--out", default=str(HERE / "results"))
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.data and not common.mnist_files(args.data):
+        parser.error(f"--data: MNIST's train-images and train-labels files are not in {args.data}")
+    if data := args.data or os.environ.get("FASTCNN_DATA"):
+        os.environ["FASTCNN_DATA"] = str(Path(data).resolve())  # workers run in another folder
+    return args
 
 
 def choices(allowed):
@@ -91,27 +103,30 @@ def machine() -> dict:
     return {"cpu": name, "cpus": os.cpu_count(), "peak": {str(n): peak.measure(n) for n in (1, 2)}}
 
 
-def measure(task: str, threads: int, args, versions: dict) -> tuple[dict, dict]:
-    """{(framework, configuration): the results of each round} and {(framework, configuration): why there are none}."""
+def measure(task: str, counts: list[int], args, versions: dict) -> tuple[dict, dict]:
+    """For each number of threads {(framework, configuration): the results of each round}, and {(framework,
+    configuration): why there are none}."""
     jobs = []
     for framework in FRAMEWORKS:
         if framework in ("fastcnn", *args.frameworks):
             module = importlib.import_module(f"frameworks.{framework}_")
             jobs += [(framework, config, module.environment(config)) for config in module.CONFIGS.get(task, [])]
-    measured: dict[tuple[str, str], list[dict]] = {}
-    missing: dict[tuple[str, str], str] = {}
+    measured: dict[int, dict[tuple[str, str], list[dict]]] = {n: {} for n in counts}
+    missing: dict[int, dict[tuple[str, str], str]] = {n: {} for n in counts}
     for number in range(args.rounds):
         for framework, config, environment in jobs:
-            if (framework, config) in missing:
-                continue
-            print(f"{task}, {threads} threads, round {number + 1}: {framework} {config}", file=sys.stderr, flush=True)
-            found = work(framework, task, config, threads, args.quick, environment)
-            if "results" in found:
-                measured.setdefault((framework, config), []).append(found["results"])
-                versions.update(found["versions"])
-            else:
-                missing[framework, config] = found["missing"]
-                print(f"  {found['missing']}", file=sys.stderr)
+            for threads in counts:
+                if (framework, config) in missing[threads]:
+                    continue
+                job = f"{task}, {threads} threads, round {number + 1}: {framework} {config}"
+                print(job, file=sys.stderr, flush=True)
+                found = work(framework, task, config, threads, args.quick, environment)
+                if "results" in found:
+                    measured[threads].setdefault((framework, config), []).append(found["results"])
+                    versions.update(found["versions"])
+                else:
+                    missing[threads][framework, config] = found["missing"]
+                    print(f"  {found['missing']}", file=sys.stderr)
     return measured, missing
 
 

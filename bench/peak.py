@@ -53,22 +53,28 @@ double peak(double seconds)
 """
 
 
-def measure(threads: int = 1, seconds: float = 0.5) -> float | None:
-    """The peak of `threads` threads together in GFLOP/s, or None when there is no C compiler."""
+def compiled(source: str) -> ctypes.CDLL | None:
+    """The C source as a library for this machine, or None without a C compiler. Its functions run without the GIL."""
     compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
     if compiler is None:
         return None
-    source = SOURCE if os.uname().machine in ("x86_64", "AMD64") else SOURCE.replace("+x", "+w")
     with tempfile.TemporaryDirectory() as folder:
-        c_file, library = Path(folder, "peak.c"), Path(folder, "peak.so")
+        c_file, library = Path(folder, "source.c"), Path(folder, "library.so")
         c_file.write_text(source)
         flags = ["-O3", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC"]
         if subprocess.run([compiler, *flags, str(c_file), "-o", str(library)]).returncode:
             return None
-        peak = ctypes.CDLL(str(library)).peak
-        peak.restype, peak.argtypes = ctypes.c_double, [ctypes.c_double]
-        with ThreadPoolExecutor(threads) as pool:  # ctypes releases the GIL
-            return sum(pool.map(peak, [seconds] * threads))
+        return ctypes.CDLL(str(library))
+
+
+def measure(threads: int = 1, seconds: float = 0.5) -> float | None:
+    """The peak of `threads` threads together in GFLOP/s, or None when there is no C compiler."""
+    library = compiled(SOURCE if os.uname().machine in ("x86_64", "AMD64") else SOURCE.replace("+x", "+w"))
+    if library is None:
+        return None
+    library.peak.restype, library.peak.argtypes = ctypes.c_double, [ctypes.c_double]
+    with ThreadPoolExecutor(threads) as pool:
+        return sum(pool.map(library.peak, [seconds] * threads))
 
 
 if __name__ == "__main__":

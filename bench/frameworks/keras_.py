@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 
-from . import common
+from . import common, measure
 
 CONFIGS = {task: ["tensorflow", "tensorflow graph", "jax", "torch"] for task in ("lenet_train", "keras_cnn_train")}
 
@@ -38,7 +38,7 @@ def run(task: str, config: str, threads: int, quick: bool) -> dict[str, dict]:
             return graph_step(model, loss_of, sgd, x, y)
         return lambda: float(model.train_on_batch(x, y))
 
-    return common.time_training(name, quick, prepare)
+    return measure.time_training(name, quick, prepare)
 
 
 def pin(config: str, threads: int) -> None:

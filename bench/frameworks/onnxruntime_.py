@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import common
+from . import common, measure
 
 CONFIGS = {**{task: ["cpu"] for task in common.INFER}, "import": ["plain"]}
 
@@ -19,7 +19,7 @@ def versions() -> dict[str, str]:
 
 def run(task: str, config: str, threads: int, quick: bool) -> dict[str, dict]:
     if task == "import":
-        return {"import": common.result(common.import_seconds("onnxruntime", quick))}
+        return {"import": measure.result(measure.import_seconds("onnxruntime", quick))}
     import onnxruntime
 
     name, _ = common.network(task)
@@ -32,4 +32,4 @@ def run(task: str, config: str, threads: int, quick: bool) -> dict[str, dict]:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         return lambda: session.run(None, {"input": x})[0]
 
-    return common.time_inference(name, quick, prepare)
+    return measure.time_inference(name, quick, prepare)

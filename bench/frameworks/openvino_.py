@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import common
+from . import common, measure
 
 CONFIGS = {**{task: ["cpu"] for task in common.INFER}, "import": ["plain"]}
 
@@ -19,7 +19,7 @@ def versions() -> dict[str, str]:
 
 def run(task: str, config: str, threads: int, quick: bool) -> dict[str, dict]:
     if task == "import":
-        return {"import": common.result(common.import_seconds("openvino", quick))}
+        return {"import": measure.result(measure.import_seconds("openvino", quick))}
     import openvino
 
     name, _ = common.network(task)
@@ -34,4 +34,4 @@ def run(task: str, config: str, threads: int, quick: bool) -> dict[str, dict]:
         request, output = compiled.create_infer_request(), compiled.output(0)
         return lambda: request.infer({0: x}, share_inputs=True, share_outputs=True)[output]
 
-    return common.time_inference(name, quick, prepare)
+    return measure.time_inference(name, quick, prepare)

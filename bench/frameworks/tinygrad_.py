@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from . import common
+from . import common, measure
 
 CONFIGS = {"lenet_train": ["jit"], "keras_cnn_train": ["jit"], "import": ["plain"]}
 
@@ -21,7 +21,7 @@ def versions() -> dict[str, str]:
 
 def run(task: str, config: str, threads: int, quick: bool) -> dict[str, dict]:
     if task == "import":
-        return {"import": common.result(common.import_seconds("tinygrad", quick))}
+        return {"import": measure.result(measure.import_seconds("tinygrad", quick))}
     os.environ["NUM_CPU_THREADS"] = str(threads)  # read when tinygrad is imported
     from tinygrad import Tensor, TinyJit, nn
 
@@ -51,4 +51,4 @@ def run(task: str, config: str, threads: int, quick: bool) -> dict[str, dict]:
         x, y = Tensor(x).realize(), Tensor(y).realize()
         return lambda: step(x, y).item()
 
-    return common.time_training(name, quick, prepare)
+    return measure.time_training(name, quick, prepare)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
-import tempfile
 
-from . import common
+from . import common, measure, torch_ops
 
 # Big blocks come from the heap and stay there: without this every large tensor is a fresh mapping, zeroed page by page.
 TUNED = {
@@ -18,9 +15,11 @@ CONFIGS = {
     **dict.fromkeys(common.TRAIN + common.INFER, _FORMATS),
     "lenet_infer": ["nchw", "nhwc malloc", "frozen"],
     "keras_cnn_infer": ["nchw", "nhwc malloc", "frozen"],
-    "mnist_epoch": ["nchw", "nhwc malloc"],
+    "mnist_epoch": ["nchw", "nhwc malloc", "DataLoader", "DataLoader malloc"],
     "conv": ["nchw malloc", "nhwc malloc"],
     "sgemm": ["mkl"],
+    "streaming": ["nchw malloc", "nhwc malloc"],
+    "scaling": ["nhwc malloc"],
     "import": ["plain"],
     "memory": ["nchw"],
 }
@@ -33,17 +32,19 @@ def environment(config: str) -> dict[str, str]:
 def versions() -> dict[str, str]:
     import torch
 
-    onednn = re.search(r"MKL-DNN v([\d.]+)", torch.__config__.show())
+    built = torch.__config__.show()
+    onednn, mkl = re.search(r"MKL-DNN v([\d.]+)", built), re.search(r"Math Kernel Library Version ([\d.]+)", built)
     return {
         "torch": torch.__version__,
-        "oneDNN": onednn[1] if onednn else "?",
+        "oneDNN": onednn[1] if onednn else "none",
+        "MKL": mkl[1] if mkl else "none",
         "torch ISA": torch.backends.cpu.get_cpu_capability(),
     }
 
 
 def run(task: str, config: str, threads: int, quick: bool) -> dict[str, dict]:
     if task == "import":
-        return {"import": common.result(common.import_seconds("torch", quick))}
+        return {"import": measure.result(measure.import_seconds("torch", quick))}
     import torch
 
     torch.set_num_threads(threads)
@@ -51,7 +52,8 @@ def run(task: str, config: str, threads: int, quick: bool) -> dict[str, dict]:
     if found := common.network(task):
         name, what = found
         return {"train": train, "infer": infer}[what](name, config, quick)
-    return {"conv": conv, "sgemm": sgemm, "mnist_epoch": epoch, "memory": memory}[task](config, quick)
+    tasks = {"mnist_epoch": epoch, "memory": memory, "scaling": scaling}
+    return (tasks.get(task) or getattr(torch_ops, task))(config, quick)
 
 
 def build(name: str, config: str):
@@ -132,7 +134,7 @@ def train(name: str, config: str, quick: bool) -> dict[str, dict]:
         x, y = tensor(x, config), tensor(y, config)
         return lambda: step(x, y).item()
 
-    return common.time_training(name, quick, prepare)
+    return measure.time_training(name, quick, prepare)
 
 
 def infer(name: str, config: str, quick: bool) -> dict[str, dict]:
@@ -146,29 +148,52 @@ def infer(name: str, config: str, quick: bool) -> dict[str, dict]:
         return lambda: call(x)
 
     with torch.inference_mode():
-        return common.time_inference(name, quick, prepare)
+        return measure.time_inference(name, quick, prepare)
+
+
+def scaling(config: str, quick: bool) -> dict[str, dict]:
+    import torch
+
+    def prepare(name, what, x, y):
+        x, y = tensor(x, config), torch.from_numpy(y)
+        if what == "train":
+            step = trainer(name, config)
+            return lambda: step(x, y).item()
+        net = build(name, config).eval()
+
+        @torch.inference_mode()
+        def call():
+            return net(x)
+
+        return call
+
+    return measure.time_scaled(quick, prepare)
 
 
 def epoch(config: str, quick: bool) -> dict[str, dict]:
-    """PyTorch's plain loop: shuffled slices of float32 tensors that are in memory already."""
+    """PyTorch's plain loop over shuffled slices of float32 tensors that are in memory already; or its DataLoader."""
     import torch
+    from torch.utils.data import DataLoader, TensorDataset
 
     x, y, source = common.mnist()
     count = 10000 if quick else len(x)
     x = tensor(x[:count].astype("float32") / 255, config)
     y = torch.from_numpy(y[:count])
     step = trainer("lenet5", config)
+    loader = DataLoader(TensorDataset(x, y), common.BATCH, shuffle=True) if "DataLoader" in config else None
     losses: list[float] = []
 
-    def one_epoch():
-        order, total = torch.randperm(count), 0.0
+    def slices():
+        order = torch.randperm(count)
         for start in range(0, count, common.BATCH):
             batch = order[start : start + common.BATCH]
-            total += step(x[batch], y[batch]).item() * len(batch)
-        losses.append(total / count)
+            yield x[batch], y[batch]
 
-    times = common.timed(one_epoch, 0, least=1, warm=0 if quick else 1)
-    return {"MNIST epoch": common.result(times, images=count, loss=losses[-1], data=source)}
+    def one_epoch():
+        losses.append(sum(step(*batch).item() * len(batch[1]) for batch in loader or slices()) / count)
+
+    times = measure.timed(one_epoch, 0, least=1, warm=0 if quick else 1)
+    return {f"epoch of {source}": measure.result(times, losses[-1:])}
 
 
 def memory(config: str, quick: bool) -> dict[str, dict]:
@@ -181,71 +206,4 @@ def memory(config: str, quick: bool) -> dict[str, dict]:
     for start in range(0, 10000 if quick else len(x), common.BATCH):
         batch = slice(start, start + common.BATCH)
         step(x[batch].float() / 255, y[batch]).item()
-    return {"resident MB": common.memory()}
-
-
-def conv(config: str, quick: bool) -> dict[str, dict]:
-    """Each pass: the whole call ("call"), and oneDNN's own time of its primitive, reorders left out ("onednn")."""
-    import torch
-
-    form = torch.channels_last if "nhwc" in config else torch.contiguous_format
-    out = {}
-    for p in common.convolutions(quick):
-        x, w, dy = (torch.from_numpy(a).contiguous(memory_format=form) for a in p.arrays())
-        rest = ([0], [p.stride] * 2, [p.padding] * 2, [1, 1], False, [0, 0], 1)
-        backward = torch.ops.aten.convolution_backward
-
-        def forward(x=x, w=w, p=p):
-            return torch.nn.functional.conv2d(x, w, None, p.stride, p.padding)
-
-        def data(x=x, w=w, dy=dy, rest=rest):
-            return backward(dy, x, w, *rest, [True, False, False])[0]
-
-        def weight(x=x, w=w, dy=dy, rest=rest):
-            return backward(dy, x, w, *rest, [False, True, False])[1]
-
-        for kind, call in (("forward", forward), ("data", data), ("weight", weight)):
-            with torch.no_grad():
-                check = call().contiguous().numpy()
-                times = common.timed(call, 0.1 if quick else 0.4, least=3, warm=1)
-                own, names = primitive_times(call, len(times))
-            label = f"{p.name} {kind}" if kind == "forward" else f"{p.name} {kind} gradient"
-            out[label] = common.result(times, check, flops=p.flops)
-            if own:
-                out[label]["onednn"] = common.result(own)
-                out[label]["onednn"]["kernel"] = names
-    return out
-
-
-def primitive_times(call, count: int) -> tuple[list[float], str]:
-    """Seconds of the convolution primitive in each of `count` calls, as oneDNN itself reports them."""
-    import torch
-
-    sys.stdout.flush()
-    keep = os.dup(1)
-    with tempfile.TemporaryFile() as file:
-        os.dup2(file.fileno(), 1)
-        try:
-            with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
-                for _ in range(count):
-                    call()
-        finally:
-            os.dup2(keep, 1)
-            os.close(keep)
-        file.seek(0)
-        lines = file.read().decode().splitlines()
-    rows = [line.split(",") for line in lines if ",exec,cpu,convolution," in line]
-    return [float(row[-1]) / 1e3 for row in rows], ", ".join(sorted({row[6] for row in rows}))
-
-
-def sgemm(config: str, quick: bool) -> dict[str, dict]:
-    import torch
-
-    out = {}
-    for name, n in common.sgemm_sizes(quick):
-        a, b = common.matrices(n)
-        a, b, c = torch.from_numpy(a), torch.from_numpy(b), torch.empty(n, n)
-        check = torch.mm(a, b, out=c).numpy().copy()
-        times = common.timed(lambda a=a, b=b, c=c: torch.mm(a, b, out=c), 0.3 if quick else 1)
-        out[name] = common.result(times, check, flops=2.0 * n**3)
-    return out
+    return {"resident MB": measure.memory()}
