@@ -39,6 +39,7 @@ TASKS = {
     "import": "seconds of the import",
     "memory": "peak memory of training LeNet-5 on MNIST",
 }
+GROUPS = {"train": common.TRAIN, "infer": common.INFER}
 ONE_THREAD_ONLY = {"import", "memory"}
 
 
@@ -67,7 +68,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         epilog=f"tasks:\n{tasks}\n\nframeworks: {', '.join(FRAMEWORKS)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--tasks", type=choices(TASKS), default=list(TASKS), help="names, comma between (default: all)")
+    names = "names, comma between, train or infer for all networks (default: all)"
+    parser.add_argument("--tasks", type=choices(TASKS, GROUPS), default=list(TASKS), help=names)
     parser.add_argument("--frameworks", type=choices(FRAMEWORKS), default=FRAMEWORKS, help="only these, and fastcnn")
     parser.add_argument("--threads", type=lambda text: [int(n) for n in text.split(",")], default=[1, 2])
     parser.add_argument("--data", help="folder with MNIST's IDX files (default: $FASTCNN_DATA, else random images)")
@@ -82,11 +84,11 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def choices(allowed):
-    """A parser of names from `allowed`, separated by commas."""
+def choices(allowed, groups=None):
+    """A parser of names from `allowed`, separated by commas; a name in `groups` stands for several."""
 
     def parse(text: str) -> list[str]:
-        names = text.split(",")
+        names = [name for part in text.split(",") for name in (groups or {}).get(part, [part])]
         if unknown := [name for name in names if name not in allowed]:
             raise argparse.ArgumentTypeError(f"unknown {', '.join(unknown)}; allowed: {', '.join(allowed)}")
         return names

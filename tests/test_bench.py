@@ -267,6 +267,11 @@ def program(*arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
+def test_names_of_tasks(load):
+    compare = load("compare")
+    assert compare.arguments(["--tasks", "train,conv"]).tasks == [*compare.common.TRAIN, "conv"]
+
+
 def test_help_lists_the_tasks_and_unknown_ones_are_named():
     text = program("--help").stdout
     assert all(word in text for word in ("resnet50_train", "lenet_infer", "sgemm", "openvino"))
