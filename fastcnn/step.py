@@ -40,6 +40,7 @@ class TrainingStep:
         """The program for arrays of these shapes, the optimizer's counters and rates made ready for one run."""
         key = (
             x.shape,
+            x.dtype.char,
             isinstance(y, tuple),
             tuple([(v.shape, v.dtype.char) for v in _each(y)]),
             self.model._mode_key(),

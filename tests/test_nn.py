@@ -220,6 +220,31 @@ thread.join()
     assert done.returncode == 0, done.stderr
 
 
+def test_a_step_takes_no_integers_for_floats_that_it_has_a_plan_for():
+    model = nn.Linear(4, 3)
+    step = fc.compile_step(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), 0.1))
+    x, y = np.arange(8).reshape(2, 4), np.array([0, 1])
+    step(x.astype(np.float32), y)
+    before = model.state_dict()
+    for dtype in (np.int64, np.int32, np.uint8):
+        with pytest.raises(TypeError, match="input must be floating point, got"):
+            step(x.astype(dtype), y)
+    for name, value in before.items():
+        np.testing.assert_array_equal(model.state_dict()[name], value)
+
+
+def test_a_parameter_keeps_its_place_when_it_is_assigned_again():
+    model = nn.Linear(4, 3)
+    model.weight = nn.Parameter(np.zeros((3, 4), np.float32))
+    assert list(model.state_dict()) == ["weight", "bias"]
+    model.weight = None
+    assert [name for name, _ in model.named_parameters()] == ["bias"]
+    with pytest.raises(
+        TypeError, match="load_state_dict of Linear: state_dict must be a dict of arrays by name, got list"
+    ):
+        model.load_state_dict([1, 2])
+
+
 def test_load_state_dict_that_is_not_strict_reports_and_leaves_out():
     model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
     state = model.state_dict()

@@ -1,9 +1,13 @@
 """Optimizers and schedulers: flat storage, groups, freezing, state dicts, PyTorch's numbers."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
 import fastcnn as fc
+import fastcnn.functional as F
 from fastcnn import models, nn, optim
 from fastcnn.nn import Parameter
 from fastcnn.optim import lr_scheduler
@@ -283,3 +287,35 @@ def test_clipping_as_pytorch(norm):
     compare()
     with pytest.raises(ValueError, match="clip_grad_norm_: max_norm must be at least 0, got -1"):
         nn.utils.clip_grad_norm_(ours, -1)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
+def test_a_copied_model_and_optimizer_go_on_as_the_originals(copied):
+    fc.manual_seed(0)
+    model = nn.Sequential(nn.Linear(300, 300), nn.ReLU(), nn.Linear(300, 3))
+    groups = [{"params": model[0].parameters(), "lr": 0.05}, {"params": model[2].parameters()}]
+    optimizer = optim.Adam(groups, 0.01, weight_decay=0.01)
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((4, 300)).astype(np.float32), np.array([0, 1, 2, 1])
+
+    def train(model, optimizer, compiled):
+        if compiled:
+            return fc.compile_step(model, nn.CrossEntropyLoss(), optimizer)(x, y)
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.item()
+
+    train(model, optimizer, False)
+    copies = [copied((model, optimizer)) for _ in range(2)]
+    for compiled, pair in zip((False, True), copies, strict=True):
+        for _ in range(2):
+            train(*pair, compiled)
+    for p, q in zip(model.parameters(), copies[0][0].parameters(), strict=True):
+        assert not np.shares_memory(p.storage, q.storage)
+    for _ in range(2):
+        train(model, optimizer, False)
+    for other, _ in copies:
+        for name, value in model.state_dict().items():
+            np.testing.assert_allclose(other.state_dict()[name], value, rtol=1e-5, atol=1e-6, err_msg=name)

@@ -264,6 +264,11 @@ class Builder:
         return self.streams.setdefault(key, len(self.streams))
 
     @staticmethod
+    def is_kept(storage: Storage) -> bool:
+        """Whether it is an array that lives on between runs."""
+        return isinstance(_root(storage).base, np.ndarray)
+
+    @staticmethod
     def state(array: np.ndarray) -> Storage:
         """A module's array that steps read, or write, as it is."""
         return Storage(array.shape, base=array, itemsize=array.itemsize)
@@ -301,7 +306,11 @@ class Builder:
         """Carry out what waits for these gradients."""
         for grad in grads:
             for update in self.updates.pop(grad.id, ()):
-                self.update(update, self.get(grad, PLAIN, dense=True), 0, grad.size)
+                storage = self.get(grad, PLAIN, dense=True)
+                if self.is_kept(storage):  # another parameter, which may be updated before this one
+                    kept, storage = storage, self.new(grad.shape)
+                    self.copy(kept, storage)
+                self.update(update, storage, 0, grad.size)
 
     def only_update(self, grad: Symbol) -> Update | None:
         """The update, taken over by the caller, that is all that `grad` is read for; else None."""

@@ -306,7 +306,7 @@ def _read(path: PathLike) -> tuple[dict[str, Any] | None, dict[str, np.ndarray]]
         if half:
             tensors = _read_half(path)
     except SafetensorError as error:
-        raise FileFormatError(f"{path}: not a whole safetensors file: {error}") from None
+        raise FileFormatError(f"{path}: neither a whole safetensors file ({error}) nor a PyTorch file") from None
     except (TypeError, AttributeError, ValueError, KeyError) as error:
         raise FileFormatError(f"{path}: a tensor has a type NumPy lacks: {error}") from None
     if text is None:

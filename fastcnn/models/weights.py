@@ -6,6 +6,7 @@ import functools
 import inspect
 import os
 import re
+import reprlib
 import warnings
 from collections.abc import Callable
 from enum import Enum
@@ -75,7 +76,9 @@ class WeightsEnum(Enum):
         if weights is None or isinstance(weights, cls):
             return weights
         if not isinstance(weights, str):
-            raise TypeError(f"weights must be a member of {cls.__name__}, its name, a path or None, got {weights!r}")
+            raise TypeError(
+                f"weights must be a member of {cls.__name__}, its name, a path or None, got {reprlib.repr(weights)}"
+            )
         name = weights.removeprefix(f"{cls.__name__}.")
         if name not in cls.__members__:
             raise ValueError(

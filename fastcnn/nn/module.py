@@ -208,12 +208,13 @@ class Module:
                     f"{type(self).__name__}: {name} is a {type(kept).__name__}, and can become another or None, "
                     f"not {type(value).__name__}; write its values with .{name}[...] = values"
                 )
-            self._parameters.pop(name, None)
+            if isinstance(value, Parameter) or value is None and kept is not None:
+                self._parameters[name] = value  # in the place of the old one
+            else:
+                self._parameters.pop(name, None)
             if isinstance(value, Module):
                 self._modules[name] = value
                 value._labelled(self._label_of(name))
-            elif isinstance(value, Parameter) or value is None and kept is not None:
-                self._parameters[name] = value
         object.__setattr__(self, name, value)
         config.structure_changed()
 
@@ -335,6 +336,11 @@ class Module:
         strict: missing or unexpected names and wrong shapes are an error; else they are left out and reported in what
         is returned (PyTorch raises for a wrong shape).
         """
+        if not hasattr(state_dict, "items"):
+            raise TypeError(
+                f"load_state_dict of {type(self).__name__}: state_dict must be a dict of arrays by name, got "
+                f"{type(state_dict).__name__}"
+            )
         own = dict(self._named_state())
         missing = [name for name in own if name not in state_dict]
         unexpected = [name for name in state_dict if name not in own]

@@ -40,7 +40,7 @@ def export(
     newest = onnx.defs.onnx_opset_version()
     if isinstance(opset, bool) or not isinstance(opset, int) or not OLDEST <= opset <= newest:
         raise ValueError(f"onnx.export: opset must be an int from {OLDEST} to {newest}, got {opset!r}")
-    shape = tuple(input_shape)
+    shape = tuple(input_shape) if isinstance(input_shape, (tuple, list)) else ()
     if len(shape) < 2 or not all(isinstance(d, (int, np.integer)) and d > 0 for d in shape):
         raise ValueError(f"onnx.export: input_shape must be positive ints (N, C, ...), got {input_shape!r}")
     if dynamic_batch:  # two sizes that tell what depends on it; of 1, dimensions would vanish

@@ -87,6 +87,17 @@ class Optimizer:
         for group in groups:
             self.add_param_group(group)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copy.deepcopy and pickle, together with the model: options and states, without the flat blocks."""
+        own = {key: value for key, value in self.__dict__.items() if key not in ("_flats", "_updates", "_current")}
+        return {**own, "_saved": self.state_dict()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        saved = state.pop("_saved")
+        self.__dict__.update(state, _updates={}, _current=None)
+        self._flats = [FlatGroup(group["params"]) for group in self.param_groups]
+        self.load_state_dict(saved)
+
     # ---- what a subclass says ------------------------------------------------------------------
     def _check(self, group: dict[str, Any]) -> None:
         """TypeError or ValueError unless the group's options are allowed."""
