@@ -156,6 +156,23 @@ def test_nan_at_any_place_of_a_window_wins():
         assert np.isnan(F.max_pool2d(x, 3)).all() and np.isnan(F.relu(x)).sum() == 12
 
 
+@pytest.mark.parametrize("k, stride, pad", [(3, 1, 1), (3, 2, 1), (2, 2, 0), (2, 1, 0), (5, 2, 2), (17, 1, 8)])
+def test_gradient_of_pooling_by_bytes_is_the_one_by_positions(k, stride, pad):
+    """Ties, infinities and NaN too; windows of more than 256 elements have no bytes."""
+    x = np.random.default_rng(0).integers(-2, 3, (3, 9, 18, 17)).astype(np.float32)
+    x[0, 0, 4:9] = -np.inf
+    x[1, 1, 3, 5] = x[2, 2, 0, 0] = np.inf
+    x[1, 2, 7, 7] = np.nan
+    y, positions = F.max_pool2d(x, k, stride, pad, return_indices=True)
+    dy = np.random.default_rng(1).standard_normal(y.shape).astype(np.float32)
+    want = np.zeros((3, 9, 18 * 17), np.float64)
+    n, c = np.indices(y.shape)[:2]
+    np.add.at(want, (n, c, positions), dy)
+    got, pullback = fc.vjp(lambda x: F.max_pool2d(x, k, stride, pad), x)
+    np.testing.assert_array_equal(got, y)
+    np.testing.assert_allclose(pullback(dy), want.reshape(x.shape), rtol=1e-5, atol=1e-5)
+
+
 def test_arithmetic_and_reductions_of_traced_values():
     f = lambda a, b: F.mean((2 * a - b) * a / 4 + 1) - F.sum(-b)
     a, b = X, X[::-1].copy()

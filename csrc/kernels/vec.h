@@ -12,6 +12,7 @@ typedef float vec __attribute__((vector_size(VBYTES), may_alias));
 typedef int32_t ivec __attribute__((vector_size(VBYTES), may_alias));
 typedef float vec_u __attribute__((vector_size(VBYTES), aligned(4), may_alias));
 typedef int32_t ivec_u __attribute__((vector_size(VBYTES), aligned(4), may_alias));
+typedef uint8_t bvec __attribute__((vector_size(VW), aligned(1), may_alias));
 
 INLINE vec vload(const float *p) { return *(const vec_u *)p; }
 INLINE void vstore(float *p, vec v) { *(vec_u *)p = v; }
@@ -20,13 +21,22 @@ INLINE void istore(int32_t *p, ivec v) { *(ivec_u *)p = v; }
 INLINE vec vset(float x) { return x - (vec){0}; }
 INLINE ivec iset(int32_t x) { return x - (ivec){0}; }
 
-/* What an ISA may have an instruction for (isa/<isa>.h): lanes of a where mask is -1, of b where it is 0; and a > b ? a : b. */
+/* What an ISA may have an instruction for (isa/<isa>.h): lanes of a where mask is -1, of b where it is 0; a > b ? a : b;
+ * VW bytes as integers and back. */
 #ifndef VSELECT
 #define VSELECT(mask, a, b) (vec)(((mask) & (ivec)(a)) | (~(mask) & (ivec)(b)))
 #endif
 #ifndef VGREATER
 #define VGREATER(a, b) VSELECT((ivec)((a) > (b)), a, b)
 #endif
+#ifndef VBYTES_LOAD
+#define VBYTES_LOAD(p) __builtin_convertvector(*(const bvec *)(p), ivec)
+#define VBYTES_STORE(p, v) *(bvec *)(p) = __builtin_convertvector(v, bvec)
+#endif
+/* VW whole numbers below 256, a byte each. */
+INLINE ivec bload(const uint8_t *p) { return VBYTES_LOAD(p); }
+INLINE void bstore(uint8_t *p, ivec v) { VBYTES_STORE(p, v); }
+
 INLINE vec vselect(ivec mask, vec a, vec b) { return VSELECT(mask, a, b); }
 
 /* max(x, 0), but NaN stays NaN. */

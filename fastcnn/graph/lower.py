@@ -141,8 +141,7 @@ class Builder:
         if layout == PLAIN and symbol.id in self.bound:
             storage = self.bound[symbol.id]
         else:
-            itemsize = 4 if symbol.dtype in ("float32", "int32") else 8
-            storage = self.new(symbol.shape, layout, self._halo(symbol, layout), itemsize)
+            storage = self.new(symbol.shape, layout, self._halo(symbol, layout), np.dtype(symbol.dtype).itemsize)
             self._zero_frame(storage)
         self.stored.setdefault(symbol.id, {})[layout] = storage
         return storage

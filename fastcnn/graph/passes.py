@@ -25,6 +25,7 @@ def run(nodes: list[Node], roots: list[Symbol], layout: str, forward_ids: set[in
     fuse_norm_mask(nodes, roots)
     if layout == LANES_N:
         fuse_pooling(nodes, roots)
+    narrow_positions(nodes, roots)
     recompute_normalised(nodes, forward_ids)
     return topological(roots)
 
@@ -144,6 +145,18 @@ def fuse_pooling(nodes, roots) -> None:
         if producer is not None and producer.op.name == "conv2d" and node.attrs == POOLING_2X2:
             producer.attrs = {**producer.attrs, "pool": True}
             _absorb(producer, node)
+
+
+def narrow_positions(nodes, roots) -> None:
+    """Positions of maxima that only gradients read: their numbers in their windows, a byte each."""
+    read = {s.id for s in roots}
+    for node in nodes:
+        if node.outputs and node.op.name != "max_pool2d_bwd":
+            read.update(s.id for s in node.inputs)
+    for node in nodes:
+        if node.op.name == "max_pool2d" and node.outputs and node.outputs[1].id not in read:
+            if node.attrs["kernel"][0] * node.attrs["kernel"][1] <= 256:
+                node.outputs[1].dtype = "uint8"
 
 
 def choose_layout(nodes: list[Node], vw: int) -> str:

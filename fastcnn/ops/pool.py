@@ -64,8 +64,12 @@ def _dilation(attrs):
     return dict(dil_h=dh, dil_w=dw)
 
 
+def _where(symbol, storage):
+    return {"idx" if symbol.dtype == "int32" else "taps": storage.at()}
+
+
 class MaxPool2d(Op):
-    """Outputs y and the flat position of every maximum in its plane (int32)."""
+    """Outputs y and the flat position of every maximum in its plane (int32), or (uint8) its number in its window."""
 
     name = "max_pool2d"
 
@@ -80,13 +84,13 @@ class MaxPool2d(Op):
     def lower(self, node, b):
         x = b.get(node.inputs[0], blocked(b, node.inputs[0]))
         y = b.out(node.outputs[0], x.layout)
-        idx = b.out(node.outputs[1], x.layout).at() if node.outputs[1].id in b.used else None
+        where = _where(node.outputs[1], b.out(node.outputs[1], x.layout)) if node.outputs[1].id in b.used else {}
         b.emit(
             "max_pool",
             y.floats * 4.0,
             x=x.at(),
             y=y.at(),
-            idx=idx,
+            **where,
             **_window(node.inputs[0].shape, node.outputs[0].shape, node.attrs, x),
             **_dilation(node.attrs),
             **x.strides("x"),
@@ -99,6 +103,7 @@ class MaxPool2d(Op):
             ((1, 1, 4, 4), (2, 2), {}),
             ((2, 9, 7, 6), (2, 2), {}),
             ((17, 3, 8, 8), (3, 3), {"stride": (2, 2), "padding": (1, 1)}),
+            ((2, 17, 6, 7), (3, 3), {"stride": (1, 1), "padding": (1, 1)}),
             ((2, 5, 7, 9), (3, 2), {"stride": (1, 2)}),
             ((1, 17, 9, 9), (3, 3), {"stride": (2, 2), "ceil_mode": True}),
             ((3, 4, 11, 10), (3, 3), {"stride": (2, 1), "dilation": (2, 2), "padding": (1, 1)}),
@@ -127,7 +132,7 @@ class MaxPool2dBwd(Op):
             "max_pool_bwd",
             dx.floats * 2.0,
             dy=dy.at(),
-            idx=idx.at(),
+            **_where(node.inputs[1], idx),
             mask=mask.at() if mask else None,
             dx=dx.at(),
             **_window(node.attrs["shape"], node.inputs[0].shape, node.attrs, dx),
