@@ -125,6 +125,28 @@ def test_fusions_change_no_number(n, monkeypatch):
         np.testing.assert_allclose(value, plain_state[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.parametrize("algorithm", ["direct", "winograd"])
+def test_sums_in_the_store_of_convolutions(algorithm, isa, monkeypatch):
+    """A block's shortcut forward, and backward the sum of its two gradients, masked: with strides and a frame too."""
+    fc.set_conv_algorithm(algorithm)
+    rng = np.random.default_rng(0)
+    shapes = [(2, 9, 11, 10), (19, 9, 3, 3), (19, 9, 1, 1), (6, 19, 3, 3), (6, 19, 1, 1)]
+    arrays = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+
+    def block(x, a, b, c, d):
+        y = F.relu(F.conv2d(x, a, padding=1) + F.conv2d(x, b))
+        return F.conv2d(y, c, stride=2, padding=1) + F.conv2d(y, d, stride=2)
+
+    fused, pullback = fc.vjp(block, *arrays)
+    dy = rng.standard_normal(fused.shape).astype(np.float32)
+    grads = pullback(dy)
+    monkeypatch.setattr(passes, "run", lambda nodes, roots, *_: topological(roots))
+    plain, pullback = fc.vjp(lambda *arrays: block(*arrays), *arrays)
+    fc.set_conv_algorithm("auto")
+    for one, other in zip([fused, *grads], [plain, *pullback(dy)]):
+        assert np.abs(one - other).max() <= 1e-5 * np.abs(other).max()
+
+
 def test_running_statistics_move_once_per_forward_run():
     rng = np.random.default_rng(3)
     model = nn.Sequential(nn.BatchNorm2d(3))

@@ -8,12 +8,12 @@ typedef struct {
     int first, last; /* of the slabs: y starts from the bias, is finished with activation and mask */
 } conv_c_slab;
 
-typedef void (*conv_c_tile)(const fc_conv_lanes_c_args *a, const conv_c_slab *slab, const float *x, const float *mask,
-                            float *y);
+typedef void (*conv_c_tile)(const fc_conv_lanes_c_args *a, const conv_c_slab *slab, const float *x, const float *add,
+                            const float *mask, float *y);
 
 /* m and nb are literals. Pixels are reached from every third one, so that an address is a base and 0, 1 or 2 steps. */
 INLINE void conv_c_body(const int nb, const int m, const fc_conv_lanes_c_args *a, const conv_c_slab *slab,
-                        const float *x, const float *mask, float *y) {
+                        const float *x, const float *add, const float *mask, float *y) {
     vec acc[TILE_MAX][NV_MAX];
     const float *bias = slab->bias;
     if (slab->first) {
@@ -64,6 +64,11 @@ INLINE void conv_c_body(const int nb, const int m, const fc_conv_lanes_c_args *a
         }
     }
 
+    if (slab->last && add)
+#pragma GCC unroll 14
+        for (int p = 0; p < m; p++)
+#pragma GCC unroll 4
+            for (int v = 0; v < nb; v++) acc[p][v] += vload(add + p * a->r_w + v * a->r_c);
     if (slab->last && a->act)
 #pragma GCC unroll 14
         for (int p = 0; p < m; p++)
@@ -82,8 +87,8 @@ INLINE void conv_c_body(const int nb, const int m, const fc_conv_lanes_c_args *a
 
 #define CONV_C_TILE(nb, m)                                                                                           \
     static void conv_c_##nb##_##m(const fc_conv_lanes_c_args *a, const conv_c_slab *slab, const float *x,            \
-                                  const float *mask, float *y) {                                                     \
-        conv_c_body(nb, m, a, slab, x, mask, y);                                                                     \
+                                  const float *add, const float *mask, float *y) {                                   \
+        conv_c_body(nb, m, a, slab, x, add, mask, y);                                                                \
     }
 TILES(CONV_C_TILE)
 #define CONV_C_ENTRY(nb, m) TILE_ENTRY(conv_c, nb, m)
@@ -104,20 +109,22 @@ INLINE void conv_c_panel(const fc_conv_lanes_c_args *a, conv_c_slab *slab, int64
     for (int64_t unit = first; unit < last; unit++) {
         int64_t piece = unit % pieces, row = unit / pieces % rows, n = unit / pieces / rows;
         const float *x = a->x + n * a->x_n + panel[0] + row * a->x_h;
+        const float *add = a->add ? a->add + n * a->r_n + panel[1] * a->r_c + row * a->r_h : 0;
         const float *mask = a->mask ? a->mask + n * a->m_n + panel[1] * a->m_c + row * a->m_h : 0;
         float *y = a->y + n * a->y_n + panel[1] * a->y_c + row * a->y_h;
         int64_t tile_last = tiles * (piece + 1) / pieces;
         for (int64_t tile = tiles * piece / pieces; tile < tile_last; tile++) {
             int64_t at = tile * m + (tile < longer ? tile : longer);
-            conv_c_tiles[nb - 1][m + (tile < longer) - 1](a, slab, x + at * a->x_w, mask ? mask + at * a->m_w : 0,
-                                                          y + at * a->y_w);
+            conv_c_tiles[nb - 1][m + (tile < longer) - 1](a, slab, x + at * a->x_w, add ? add + at * a->r_w : 0,
+                                                          mask ? mask + at * a->m_w : 0, y + at * a->y_w);
         }
     }
 }
 
 FC_DEFINE(conv_lanes_c) {
     int64_t rows = a->oh, pixels = a->ow;
-    if (a->x_h == pixels * a->x_w && a->y_h == pixels * a->y_w && (!a->mask || a->m_h == pixels * a->m_w))
+    if (a->x_h == pixels * a->x_w && a->y_h == pixels * a->y_w && (!a->mask || a->m_h == pixels * a->m_w) &&
+        (!a->add || a->r_h == pixels * a->r_w))
         pixels *= rows, rows = 1;
     int64_t pieces = (pixels + CONV_C_PIECE - 1) / CONV_C_PIECE;
     int64_t units = a->n * rows * pieces, weight = 0, start = 0, lo, hi;

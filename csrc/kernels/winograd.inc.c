@@ -109,6 +109,7 @@ static void winograd_outputs(const fc_winograd_args *a, int64_t first, int64_t c
         int64_t rows = a->oh - 4 * at.row, cols = a->ow - 4 * at.col;
         float *to = a->y + at.n * a->y_n + block * a->y_c + 4 * at.row * a->y_h + 4 * at.col * VW;
         const float *mask = a->mask ? a->mask + at.n * a->m_n + block * a->m_c + 4 * at.row * a->m_h + 4 * at.col * VW : 0;
+        const float *add = a->add ? a->add + at.n * a->r_n + block * a->r_c + 4 * at.row * a->r_h + 4 * at.col * VW : 0;
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
             if (i >= rows) break;
@@ -117,6 +118,7 @@ static void winograd_outputs(const fc_winograd_args *a, int64_t first, int64_t c
             for (int j = 0; j < 4; j++) {
                 if (j >= cols) break;
                 vec value = y[j] + b;
+                if (add) value += vload(add + i * a->r_h + j * VW);
                 if (a->act) value = vrelu(value);
                 if (mask) value = vmask(value, vload(mask + i * a->m_h + j * VW));
                 vstore(to + i * a->y_h + j * VW, value);
@@ -144,7 +146,7 @@ FC_DEFINE(winograd) {
                                 .w = a->u + p * a->u_p + panel * k * m_t};
             for (int64_t part = 0, at = 0; part < parts; part++) {
                 int64_t height = rows + (part < longer);
-                conv_c_tiles[nb - 1][height - 1](&product, &slab, v + p * v_p + at * VW, 0, m + p * m_p + at * m_t);
+                conv_c_tiles[nb - 1][height - 1](&product, &slab, v + p * v_p + at * VW, 0, 0, m + p * m_p + at * m_t);
                 at += height;
             }
         }

@@ -20,6 +20,8 @@ RECOMPUTED_BYTES = 1 << 22  # a normalised value of at least this size is comput
 def run(nodes: list[Node], roots: list[Symbol], layout: str, forward_ids: set[int]) -> list[Node]:
     """All fusions. Each has a test that compares it with FASTCNN_EAGER, which skips them."""
     fuse_residual(nodes, roots)
+    if layout == LANES_C:
+        fuse_sum(nodes, roots)
     fuse_activation(nodes, roots)
     fuse_relu_gradient(nodes, roots)
     fuse_norm_mask(nodes, roots)
@@ -97,6 +99,24 @@ def fuse_residual(nodes, roots) -> None:
                 continue
             producer.inputs.append(other)
             producer.attrs = {**producer.attrs, "residual": True}
+            _absorb(producer, node)
+            break
+
+
+def fuse_sum(nodes, roots) -> None:
+    """conv2d or its data gradient, then the addition of another value: the addition goes into the kernel's store."""
+    uses = _uses(nodes, roots)
+    for node in nodes:
+        if node.op.name != "zip" or node.attrs["kind"] != "add" or not node.outputs:
+            continue
+        for mine, other in (node.inputs[::-1], node.inputs):
+            producer = mine.node
+            if producer is None or producer.op.name not in ("conv2d", "conv2d_data") or uses[mine.id] != 1:
+                continue
+            if producer.attrs.get("add") or (other.node is not None and other.node.id > producer.id):
+                continue
+            producer.inputs.append(other)
+            producer.attrs = {**producer.attrs, "add": True}
             _absorb(producer, node)
             break
 

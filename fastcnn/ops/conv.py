@@ -16,7 +16,8 @@ def _lowering(b):
 class Conv2d(Op):
     """inputs x[n][c][h][w], weight[o][c/groups][kh][kw], optionally bias[o].
 
-    The passes may add attrs act (1: ReLU) and pool (True: a 2x2 max pooling too; outputs are max_pool2d's).
+    The passes may add attrs act (1: ReLU), add (True: a last input, added before act) and pool (True: a 2x2 max pooling
+    too; outputs are max_pool2d's).
     """
 
     name = "conv2d"
@@ -63,16 +64,19 @@ class Conv2d(Op):
 
     def lower(self, node, b):
         g = geometry(node.inputs[0].shape, node.inputs[1].shape, node.attrs)
-        lower = _lowering(b).lower_forward
         x = b.get(node.inputs[0], PLAIN if b.layout == LANES_C and planar(g) else b.layout)
         w = b.get(node.inputs[1], PLAIN)
-        bias = b.get(node.inputs[2], PLAIN) if len(node.inputs) > 2 else None
+        rest = node.inputs[2:]
+        add = b.get(rest.pop(), LANES_C) if node.attrs.get("add") else None
+        bias = b.get(rest[0], PLAIN) if rest else None
         y, act = b.out(node.outputs[0], b.layout), node.attrs.get("act", 0)
         if node.attrs.get("pool"):
             idx = b.out(node.outputs[1], b.layout) if node.outputs[1].id in b.used else None
             conv_lanes_n.lower_forward(b, g, x, w, bias, y, act, pool=(idx,))
+        elif b.layout == LANES_N:
+            conv_lanes_n.lower_forward(b, g, x, w, bias, y, act)
         else:
-            lower(b, g, x, w, bias, y, act)
+            conv_lanes_c.lower_forward(b, g, x, w, bias, add, y, act)
 
     def cases(self):
         base = dict(stride=(1, 1), pads=(0, 0, 0, 0), dilation=(1, 1), groups=1)
@@ -102,8 +106,8 @@ class Conv2d(Op):
 class Conv2dData(Op):
     """dx from dy and weight; attrs shape is x's: also the transposed convolution.
 
-    With attrs bias, a third input that is added to each channel of dx; with attrs mask, a last one: dx is kept where it
-    is > 0.
+    With attrs bias, a third input that is added to each channel of dx; with attrs add, one that is added to dx itself;
+    with attrs mask, a last one: dx is kept where it is > 0.
     """
 
     name = "conv2d_data"
@@ -117,12 +121,16 @@ class Conv2dData(Op):
 
     def lower(self, node, b):
         g = geometry(node.attrs["shape"], node.inputs[1].shape, node.attrs)
-        lower = _lowering(b).lower_data
+        a = node.attrs
         dy = b.get(node.inputs[0], b.layout)
         w = b.get(node.inputs[1], PLAIN)
-        bias = b.get(node.inputs[2], PLAIN, dense=True) if node.attrs.get("bias") else None
-        mask = b.get(node.inputs[-1], b.layout) if node.attrs.get("mask") else None
-        lower(b, g, dy, w, bias, mask, b.out(node.outputs[0], b.layout))
+        bias = b.get(node.inputs[2], PLAIN, dense=True) if a.get("bias") else None
+        mask = b.get(node.inputs[-1], b.layout) if a.get("mask") else None
+        dx = b.out(node.outputs[0], b.layout)
+        if b.layout == LANES_N:
+            return conv_lanes_n.lower_data(b, g, dy, w, bias, mask, dx)
+        add = b.get(node.inputs[3 if a.get("bias") else 2], LANES_C) if a.get("add") else None
+        conv_lanes_c.lower_data(b, g, dy, w, bias, add, mask, dx)
 
     def grad(self, node, douts, needs):
         base = {k: node.attrs[k] for k in ("stride", "pads", "dilation", "groups")}

@@ -42,10 +42,21 @@ def _forward_panels(b, g: Geometry, x, nv):
     return runs, len(taps[0][1]), panels
 
 
-def lower_forward(b, g, x, w, bias, y, act):
+def _beside(name, letter, value, at=(0, 0), step=(1, 1)):
+    """The fields of a value that the kernel reads pixel by pixel beside y (None: nothing), from row and column `at` on."""
+    if value is None:
+        return {name: None, **{f"{letter}_{k}": 0 for k in "nchw"}}
+    strides = (value.sn, value.sc, step[0] * value.sh, step[1] * value.lanes)
+    return {
+        name: value.at(at[0] * value.sh + at[1] * value.lanes),
+        **{f"{letter}_{k}": s for k, s in zip("nchw", strides)},
+    }
+
+
+def lower_forward(b, g, x, w, bias, add, y, act):
     if winograd.pays(b.vw, g, g.o, g.c, g.oh, g.ow):
         origin = window_origin(g, x, x.lanes)
-        return winograd.lower(b, g, x, origin, w, bias, None, y, g.o, g.c, g.oh, g.ow, False, act)
+        return winograd.lower(b, g, x, origin, w, bias, add, None, y, g.o, g.c, g.oh, g.ow, False, act)
     runs, run_len, panels = _forward_panels(b, g, x, choose_nv(b, g.o, g.og, g.ow))
     packed = pack(b, w, panels)
     packed_bias = pack_bias(b, bias, g.o, panels.count, panels.width_vectors * b.vw) if bias else None
@@ -55,7 +66,6 @@ def lower_forward(b, g, x, w, bias, y, act):
         x=window_origin(g, x, x.lanes),
         w=packed.at(),
         bias=packed_bias.at() if bias else None,
-        mask=None,
         y=y.at(),
         runs=b.constant(runs).at(),
         panels=b.constant(panels.x_panels).at(),
@@ -71,18 +81,16 @@ def lower_forward(b, g, x, w, bias, y, act):
         x_w=g.stride[1] * x.lanes,
         **y.strides("y"),
         y_w=b.vw,
-        m_n=0,
-        m_c=0,
-        m_h=0,
-        m_w=0,
+        **_beside("add", "r", add),
+        **_beside("mask", "m", None),
         act=act,
     )
 
 
-def lower_data(b, g, dy, w, bias, mask, dx):
+def lower_data(b, g, dy, w, bias, add, mask, dx):
     if winograd.pays(b.vw, g, g.c, g.o, g.h, g.w):
         origin = dy.at((g.pads[0] - 2) * dy.sh + (g.pads[2] - 2) * b.vw)
-        return winograd.lower(b, g, dy, origin, w, bias, mask, dx, g.c, g.o, g.h, g.w, True, 0)
+        return winograd.lower(b, g, dy, origin, w, bias, add, mask, dx, g.c, g.o, g.h, g.w, True, 0)
     area = g.kh * g.kw
     group = dict(s_group=g.og * g.cg * area, s_lane=area, s_red=g.cg * area)
     nv = choose_nv(b, g.c, g.cg, -(-g.w // g.stride[1]))
@@ -98,9 +106,6 @@ def lower_data(b, g, dy, w, bias, mask, dx):
                     taps.append((starts[0], sum(elements, [])))
                 else:
                     taps += list(zip(starts, elements))
-            m = {"m_n": 0, "m_c": 0, "m_h": 0, "m_w": 0}
-            if mask:
-                m = {"m_n": mask.sn, "m_c": mask.sc, "m_h": g.stride[0] * mask.sh, "m_w": g.stride[1] * b.vw}
             runs, panels = make_panels(b, g.c, g.cg, g.og, dy.c, b.vw, dy.sc, taps, nv, group)
             packed = pack(b, w, panels) if taps else b.scratch(b.vw)
             packed_bias = pack_bias(b, bias, g.c, panels.count, panels.width_vectors * b.vw) if bias else None
@@ -110,7 +115,6 @@ def lower_data(b, g, dy, w, bias, mask, dx):
                 x=dy.at(),
                 w=packed.at(),
                 bias=packed_bias.at() if bias else None,
-                mask=mask.at(h0 * mask.sh + w0 * b.vw) if mask else None,
                 y=dx.at(h0 * dx.sh + w0 * b.vw),
                 runs=b.constant(runs).at(),
                 panels=b.constant(panels.x_panels).at(),
@@ -128,7 +132,8 @@ def lower_data(b, g, dy, w, bias, mask, dx):
                 y_c=dx.sc,
                 y_h=g.stride[0] * dx.sh,
                 y_w=g.stride[1] * b.vw,
-                **m,
+                **_beside("add", "r", add, (h0, w0), g.stride),
+                **_beside("mask", "m", mask, (h0, w0), g.stride),
                 act=0,
             )
 

@@ -44,8 +44,8 @@ def pays(vw: int, g: Geometry, lanes: int, red: int, oh: int, ow: int) -> bool:
     return work(vw, g.n, lanes, red, oh, ow) < 9.0 * g.n * oh * ow * full_lanes * full_red
 
 
-def lower(b, g: Geometry, x, x_at, w, bias, mask, y, lanes, red, oh, ow, flip, act):
-    """y = act(convolution of x + bias), masked. x_at: the first output's window; lanes, red: the output's and the
+def lower(b, g: Geometry, x, x_at, w, bias, add, mask, y, lanes, red, oh, ow, flip, act):
+    """y = act(convolution of x + bias + add), masked. x_at: the first output's window; lanes, red: the output's and the
     input's channels; flip: the data gradient's weights (taps reversed, the roles of the channels exchanged)."""
     blocks, outs, nv = x.c, y.c, min(b.tile_nv, y.c)
     panels = -(-outs // nv)
@@ -66,12 +66,13 @@ def lower(b, g: Geometry, x, x_at, w, bias, mask, y, lanes, red, oh, ow, flip, a
     size = POINTS * (k * tiles + 16 + tiles * width + 16)
     scratch = b.scratch(size * b.threads)
     m = mask.strides("m") if mask else dict(m_n=0, m_c=0, m_h=0)
+    r = add.strides("r") if add else dict(r_n=0, r_c=0, r_h=0)
     b.emit(
         "winograd", 36.0 * total * k * outs * b.vw, x=x_at, u=u.at(), bias=packed_bias.at() if bias else None,
-        mask=mask.at() if mask else None, y=y.at(), scratch=scratch.at(),
+        add=add.at() if add else None, mask=mask.at() if mask else None, y=y.at(), scratch=scratch.at(),
         runs=b.constant(np.arange(blocks, dtype=np.int64) * tiles * b.vw).at(), n=g.n, oh=oh, ow=ow, blocks=blocks,
         outs=outs, npanels=panels, nv=nv, tiles=tiles, scratch_size=size, u_p=u_p, **x.strides("x"), **y.strides("y"),
-        **m, act=act,
+        **r, **m, act=act,
     )  # fmt: skip
 
 
