@@ -23,11 +23,23 @@ INLINE vec filled(int layout, int64_t n, int64_t images) {
     return vload(lane);
 }
 
-INLINE void flush(double *sums, vec *a, vec *b) {
+/* Two sums per lane over up to MOMENTS_FLUSH pixels: four of each side by side, as an addition takes four cycles. */
+typedef struct {
+    vec first[4], second[4];
+} moments;
+
+INLINE void flush(double *sums, const moments *m) {
     float lane[2][VW];
-    vstore(lane[0], *a), vstore(lane[1], *b);
+    vstore(lane[0], (m->first[0] + m->first[1]) + (m->first[2] + m->first[3]));
+    vstore(lane[1], (m->second[0] + m->second[1]) + (m->second[2] + m->second[3]));
     for (int i = 0; i < VW; i++) sums[i] += lane[0][i], sums[VW + i] += lane[1][i];
-    *a = *b = (vec){0};
+}
+
+/* A slot's rows as few long ones where none of the values has anything between them. */
+INLINE int64_t long_rows(int64_t *h, int64_t w, int64_t x_h, int64_t y_h) {
+    if (x_h != w * VW || y_h != w * VW) return w;
+    w *= *h, *h = 1;
+    return w;
 }
 
 /* Into out[channel][slot][2]: the sums of a plane's lanes, per channel. */
@@ -45,32 +57,34 @@ static void moments_store(const double *sums, double *out, int layout, int64_t p
     }
 }
 
+INLINE void add_value(moments *m, int i, vec d) {
+    m->first[i] += d;
+    m->second[i] += d * d;
+}
+
+/* Images last to first: the end of what was written just now is in the cache, and its beginning will be. */
 FC_DEFINE(channel_moments) {
-    int64_t lo, hi;
+    int64_t lo, hi, h = a->h, w = long_rows(&h, a->w, a->x_h, a->x_h);
     int layout = (int)a->layout;
     share(a->c * a->slots, ith, nth, &lo, &hi);
-    for (int64_t item = lo; item < hi; item++) {
-        int64_t plane = item / a->slots, slot = item % a->slots;
+    for (int64_t item = hi - 1; item >= lo; item--) {
+        int64_t plane = item % a->c, slot = item / a->c;
         const float *start = a->x + plane * a->x_c;
         vec from = layout == 1 ? vload(start) : vset(start[0]);
         double sums[2 * VW] = {0};
         for (int64_t n = slot * a->n / a->slots; n < (slot + 1) * a->n / a->slots; n++) {
-            vec valid = filled(layout, n, a->images), sum = {0}, squares = {0};
-            int64_t since = 0;
-            for (int64_t h = 0; h < a->h; h++) {
-                const float *x = start + n * a->x_n + h * a->x_h;
-                for (int64_t w = 0; w < a->w;) {
-                    int64_t stop = w + MOMENTS_FLUSH - since < a->w ? w + MOMENTS_FLUSH - since : a->w;
-                    since += stop - w;
-                    for (; w < stop; w++) {
-                        vec d = (vload(x + w * VW) - from) * valid;
-                        sum += d;
-                        squares += d * d;
-                    }
-                    if (since == MOMENTS_FLUSH) flush(sums, &sum, &squares), since = 0;
+            vec valid = filled(layout, n, a->images);
+            for (int64_t row = 0; row < h; row++) {
+                const float *x = start + n * a->x_n + row * a->x_h;
+                for (int64_t at = 0; at < w;) {
+                    int64_t stop = at + MOMENTS_FLUSH < w ? at + MOMENTS_FLUSH : w;
+                    moments m = {0};
+                    for (; at + 4 <= stop; at += 4)
+                        for (int i = 0; i < 4; i++) add_value(&m, i, (vload(x + (at + i) * VW) - from) * valid);
+                    for (; at < stop; at++) add_value(&m, 0, (vload(x + at * VW) - from) * valid);
+                    flush(sums, &m);
                 }
             }
-            flush(sums, &sum, &squares);
         }
         moments_store(sums, a->sums, layout, plane, a->channels, a->slots, slot);
     }
@@ -149,35 +163,46 @@ FC_DEFINE(channel_affine) {
     }
 }
 
-FC_DEFINE(batch_norm_bwd_sums) {
-    int64_t lo, hi;
+/* One pixel of dy and x; dy is 0 in padding lanes. */
+INLINE void add_gradient(moments *m, int i, const float *dy, const float *mask, const float *x, vec mean) {
+    vec d = vload(dy);
+    if (mask) d = vmask(d, vload(mask));
+    m->first[i] += d;
+    m->second[i] += d * (vload(x) - mean);
+}
+
+INLINE void add_gradients(double *sums, const float *dy, const float *mask, const float *x, vec mean, int64_t pixels) {
+    for (int64_t at = 0; at < pixels;) {
+        int64_t stop = at + MOMENTS_FLUSH < pixels ? at + MOMENTS_FLUSH : pixels;
+        moments m = {0};
+        for (; at + 4 <= stop; at += 4)
+            for (int i = 0; i < 4; i++) {
+                int64_t p = (at + i) * VW;
+                add_gradient(&m, i, dy + p, mask ? mask + p : NULL, x + p, mean);
+            }
+        for (; at < stop; at++) add_gradient(&m, 0, dy + at * VW, mask ? mask + at * VW : NULL, x + at * VW, mean);
+        flush(sums, &m);
+    }
+}
+
+FC_DEFINE(batch_norm_bwd_sums) { /* images last to first, as above */
+    int64_t lo, hi, h = a->h, w = a->w;
     int layout = (int)a->layout;
+    if (!a->mask || a->m_h == w * VW) w = long_rows(&h, w, a->x_h, a->y_h);
     share(a->c * a->slots, ith, nth, &lo, &hi);
-    for (int64_t item = lo; item < hi; item++) {
-        int64_t plane = item / a->slots, slot = item % a->slots;
+    for (int64_t item = hi - 1; item >= lo; item--) {
+        int64_t plane = item % a->c, slot = item / a->c;
         vec mean = of_true_channel(a->mean, layout, plane, a->channels);
         double sums[2 * VW] = {0};
-        for (int64_t n = slot * a->n / a->slots; n < (slot + 1) * a->n / a->slots; n++) {
-            vec sum = {0}, product = {0};
-            int64_t since = 0;
-            for (int64_t h = 0; h < a->h; h++) {
-                const float *x = a->x + n * a->x_n + plane * a->x_c + h * a->x_h;
-                const float *dy = a->dy + n * a->y_n + plane * a->y_c + h * a->y_h;
-                const float *mask = a->mask ? a->mask + n * a->m_n + plane * a->m_c + h * a->m_h : NULL;
-                for (int64_t w = 0; w < a->w;) {
-                    int64_t stop = w + MOMENTS_FLUSH - since < a->w ? w + MOMENTS_FLUSH - since : a->w;
-                    since += stop - w;
-                    for (; w < stop; w++) { /* dy is 0 in padding lanes */
-                        vec d = vload(dy + w * VW);
-                        if (mask) d = vmask(d, vload(mask + w * VW));
-                        sum += d;
-                        product += d * (vload(x + w * VW) - mean);
-                    }
-                    if (since == MOMENTS_FLUSH) flush(sums, &sum, &product), since = 0;
-                }
+        for (int64_t n = slot * a->n / a->slots; n < (slot + 1) * a->n / a->slots; n++)
+            for (int64_t row = 0; row < h; row++) {
+                const float *x = a->x + n * a->x_n + plane * a->x_c + row * a->x_h;
+                const float *dy = a->dy + n * a->y_n + plane * a->y_c + row * a->y_h;
+                if (a->mask)
+                    add_gradients(sums, dy, a->mask + n * a->m_n + plane * a->m_c + row * a->m_h, x, mean, w);
+                else
+                    add_gradients(sums, dy, NULL, x, mean, w);
             }
-            flush(sums, &sum, &product);
-        }
         moments_store(sums, a->sums, layout, plane, a->channels, a->slots, slot);
     }
 }

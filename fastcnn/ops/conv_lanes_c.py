@@ -43,7 +43,7 @@ def _forward_panels(b, g: Geometry, x, nv):
 
 
 def _beside(name, letter, value, at=(0, 0), step=(1, 1)):
-    """The fields of a value that the kernel reads pixel by pixel beside y (None: nothing), from row and column `at` on."""
+    """The fields of a value (or None) that the kernel reads beside y, from row and column `at` on."""
     if value is None:
         return {name: None, **{f"{letter}_{k}": 0 for k in "nchw"}}
     strides = (value.sn, value.sc, step[0] * value.sh, step[1] * value.lanes)

@@ -9,11 +9,12 @@ from ..graph.trace import add_node
 from .base import OPS, Op, check_float
 from .pool import blocked
 
-SLOT_ITEMS = 32  # channel planes times slots: what there is to share among threads
+SLOT_PIXELS = 1024  # of a block of channels: parts of the batch, so large, are summed one by one, and
+SLOT_ITEMS = 32  # channel planes times slots: what there is at least to share among threads
 
 
 def _slots(x: Storage) -> int:
-    return max(1, min(x.n, SLOT_ITEMS // x.c))
+    return max(1, min(x.n, max(SLOT_ITEMS // x.c, x.n * x.h * x.w // SLOT_PIXELS)))
 
 
 def _layout(x: Storage) -> int:
