@@ -59,7 +59,7 @@ FC_DEFINE(unpack_lanes_c) {
         if (plane == 1 && lanes == VW)
             vstore(y, vload(x));
         else
-            lanes_to_rows(x, y, offset, (int)lanes, r.count);
+            lanes_to_rows(x, VW, y, offset, (int)lanes, r.count);
     }
 }
 
@@ -70,7 +70,7 @@ FC_DEFINE(unpack_lanes_n) {
     for (int lane = 0; lane < VW; lane++) offset[lane] = lane * image;
     while (rows_next(&r)) {
         const int64_t lanes = a->n - r.n * VW < VW ? a->n - r.n * VW : VW;
-        lanes_to_rows(a->x + r.n * a->x_n + r.c * a->x_c + r.h * a->x_h + r.at * VW,
+        lanes_to_rows(a->x + r.n * a->x_n + r.c * a->x_c + r.h * a->x_h + r.at * VW, VW,
                       a->y + r.n * VW * image + r.c * plane + r.h * a->w + r.at, offset, (int)lanes, r.count);
     }
 }

@@ -85,19 +85,19 @@ INLINE void rows_to_lanes(const float *x, const int64_t *offset, ivec keep, floa
         for (int lane = 0; lane < VW; lane++) y[i * y_step + lane] = keep[lane] ? x[offset[lane] + i] : 0.0f;
 }
 
-/* The way back, for the first `lanes` lanes: y[offset[lane] + i] = x[i*VW + lane]. */
-INLINE void lanes_to_rows(const float *x, float *y, const int64_t *offset, int lanes, int64_t count) {
+/* The way back, for the first `lanes` lanes: y[offset[lane] + i] = x[i*x_step + lane]. */
+INLINE void lanes_to_rows(const float *x, int64_t x_step, float *y, const int64_t *offset, int lanes, int64_t count) {
     int64_t i = 0;
     while (lanes == VW && i + 4 <= count) {
         vec v[4];
-        for (int j = 0; j < 4; j++) v[j] = vload(x + (i + j) * VW);
+        for (int j = 0; j < 4; j++) v[j] = vload(x + (i + j) * x_step);
         transpose_quads(v);
         for (int row = 0; row < 4; row++) store_quads(y + i, offset, row, v[row]);
         i += 4;
         if (i < count && i + 4 > count) i = count - 4;
     }
     for (; i < count; i++)
-        for (int lane = 0; lane < lanes; lane++) y[offset[lane] + i] = x[i * VW + lane];
+        for (int lane = 0; lane < lanes; lane++) y[offset[lane] + i] = x[i * x_step + lane];
 }
 
 #endif

@@ -1,4 +1,5 @@
 /* Weights into panels and back, and the sums that end a gradient. */
+#include "transpose.h"
 
 #define WEIGHTS_CHUNK 32 /* reduction elements at a time: a panel's part stays in L1 whichever way weights are strided */
 
@@ -6,19 +7,21 @@
 typedef struct {
     int64_t at[WEIGHTS_CHUNK], first[WEIGHTS_CHUNK], last[WEIGHTS_CHUNK];
     int64_t low, high; /* the lanes that every element joins */
+    int row;           /* whether the elements follow each other in w */
 } weights_chunk;
 
 INLINE void weights_find(weights_chunk *c, const int64_t *panel, const int64_t *red, int64_t count, int64_t lanes_per_group,
                          int64_t red_per_group, int64_t s_group, int64_t s_lane, int64_t s_red) {
-    c->low = 0, c->high = panel[2];
+    c->low = 0, c->high = panel[2], c->row = 1;
     for (int64_t k = 0; k < count; k++) {
-        int64_t r = panel[0] + red[2 * k], group = r / red_per_group, first = group * lanes_per_group - panel[1];
+        int64_t r = panel[0] + red[2 * k], group = r < red_per_group ? 0 : r / red_per_group, first = group * lanes_per_group - panel[1];
         c->at[k] = group * s_group - first * s_lane + (r - group * red_per_group) * s_red + red[2 * k + 1];
         c->first[k] = first < 0 ? 0 : first < panel[2] ? first : panel[2];
         c->last[k] = first + lanes_per_group < panel[2] ? first + lanes_per_group : panel[2];
         if (c->last[k] < c->first[k]) c->last[k] = c->first[k];
         if (c->first[k] > c->low) c->low = c->first[k];
         if (c->last[k] < c->high) c->high = c->last[k];
+        c->row &= c->at[k] == c->at[0] + k;
     }
 }
 
@@ -37,7 +40,11 @@ FC_DEFINE(pack_weights) {
                 for (int64_t j = 0; j < a->width; j++) out[k * a->width + j] = a->w[c.at[k] + j];
             continue;
         }
-        for (int64_t j = 0; j < a->width; j++)
+        int64_t done = 0, offset[VW];
+        for (int64_t lane = 0; lane < VW; lane++) offset[lane] = lane * a->s_lane;
+        for (; c.row && c.low == 0 && done + VW <= c.high; done += VW)
+            rows_to_lanes(a->w + c.at[0] + done * a->s_lane, offset, iset(-1), out + done, a->width, count);
+        for (int64_t j = done; j < a->width; j++)
             if (j >= c.low && j < c.high)
                 for (int64_t k = 0; k < count; k++) out[k * a->width + j] = a->w[c.at[k] + j * a->s_lane];
             else
@@ -56,7 +63,11 @@ FC_DEFINE(unpack_wgrad) {
         weights_find(&c, a->panels + 3 * p, a->red + 2 * k0, count, a->lanes_per_group, a->red_per_group, a->s_group,
                      a->s_lane, a->s_red);
         const float *src = a->src + (p * a->k + k0) * a->width;
-        for (int64_t j = 0; j < a->panels[3 * p + 2]; j++)
+        int64_t done = 0, offset[VW];
+        for (int64_t lane = 0; lane < VW; lane++) offset[lane] = lane * a->s_lane;
+        for (; a->slots == 1 && c.row && c.low == 0 && done + VW <= c.high; done += VW)
+            lanes_to_rows(src + done, a->width, a->dw + c.at[0] + done * a->s_lane, offset, VW, count);
+        for (int64_t j = done; j < a->panels[3 * p + 2]; j++)
             for (int64_t k = 0; k < count; k++) {
                 if (j < c.first[k] || j >= c.last[k]) continue;
                 float sum = src[k * a->width + j];
