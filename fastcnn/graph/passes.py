@@ -14,7 +14,7 @@ WORTH_LANES_C = 0.8  # share of the multiply-adds that is left: CIFAR's ResNet-2
 MANY_CHANNELS = 128  # from here on lanes_c has no remainder to speak of and packed weights are read in fewer streams
 
 
-RECOMPUTED_BYTES = 1 << 22  # a normalised value of at least this size is computed again rather than kept for backward
+RECOMPUTED_BYTES = 1 << 20  # a normalised value of at least this size is computed again rather than kept for backward
 
 
 def run(nodes: list[Node], roots: list[Symbol], layout: str, forward_ids: set[int]) -> list[Node]:
