@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .io import load_weights as load_weights
     from .io import save as save
     from .models.finetune import extract_features as extract_features
+    from .profiling import profile as profile
     from .random import manual_seed as manual_seed
     from .step import compile_step as compile_step
     from .train import History as History
@@ -64,6 +65,7 @@ _LAZY = {
     "manual_seed": "random",
     "extract_features": "models.finetune",
     "compile_step": "step",
+    "profile": "profiling",
     "matmul": "functional",
 }
 _MODULES = {

@@ -1,4 +1,4 @@
-"""The command `fastcnn`: train, evaluate, predict, summary, info, bench.
+"""The command `fastcnn`: train, evaluate, predict, summary, profile, info, bench.
 
 Nothing heavy is imported before a command runs, so that --help answers at once. Exit codes: 0 done,
 2 an error (one line on stderr), 130 interrupted by Ctrl-C.
@@ -102,6 +102,24 @@ def _parser() -> argparse.ArgumentParser:
     summary = command("summary", _summary, "Print a model's layers, shapes and parameters.")
     summary.add_argument("model", metavar="MODEL", help="the name of a model, such as resnet18, or a saved file")
 
+    profile = command("profile", _profile, "Where the time of a training step or of inference goes, kernel by kernel.")
+    profile.add_argument("model", metavar="MODEL", help="the name of a model, such as resnet50")
+    mode = profile.add_mutually_exclusive_group()
+    mode.add_argument("--infer", dest="train", action="store_false", help="inference (the default)")
+    mode.add_argument("--train", action="store_true", help="a training step: forward, loss, backward, update")
+    profile.add_argument("--batch", type=_positive, default=16, metavar="N", help="default: 16")
+    profile.add_argument("--size", type=_size, metavar="S", help="pixels: 160, or 160x240 (default: the model's)")
+    profile.add_argument("--threads", type=_positive, metavar="N", help="CPU threads")
+    profile.add_argument(
+        "--runs", type=_positive, default=5, metavar="N", help="of which medians are taken; default: 5"
+    )
+    profile.add_argument("--top", type=_positive, metavar="N", help="only the N slowest kernel calls, slowest first")
+    profile.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    profile.add_argument(
+        "--plot", metavar="FILE", help="write a picture, .png, .svg or .pdf: '.[plot]' has what it needs"
+    )
+    profile.add_argument("--recalibrate", action="store_true", help="measure anew what this machine can do at most")
+
     command("info", _info, "Print version, instruction set, threads, compiler and kernels.")
     bench = command("bench", _bench, "A quick speed check on LeNet-5, next to PyTorch if installed.")
     bench.add_argument("--threads", type=_positive, metavar="N", help="CPU threads")
@@ -146,6 +164,11 @@ def _rate(text: str) -> float:
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"must be a number > 0, not {text!r}")
     return number
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    return _positive(height), _positive(width or height)
 
 
 def _model_maker(name: str) -> Any:
@@ -240,6 +263,13 @@ def _summary(arguments: argparse.Namespace) -> int:
         model, shape = _model_maker(arguments.model)().eval(), input_shape(arguments.model)
     print(model.summary((1, *shape)))
     return 0
+
+
+def _profile(arguments: argparse.Namespace) -> int:
+    from .cli_profile import run_profile
+
+    _threads(arguments)
+    return run_profile(arguments)
 
 
 def _info(arguments: argparse.Namespace) -> int:

@@ -17,6 +17,7 @@
 #include "softmax.inc.c"
 #include "optim.inc.c"
 #include "data.inc.c"
+#include "machine.inc.c"
 
 static const fc_kernel table[FC_KERNEL_COUNT] = {
 #define FC_KERNEL(name, ...) entry_##name,

@@ -43,6 +43,7 @@ class Program:
         self.inputs, self.outputs, self.wrt = list(inputs), list(outputs), list(wrt)
         self.eager = config.flag("FASTCNN_EAGER")
         self.verbose = config.flag("FASTCNN_VERBOSE")
+        self.timings = None  # an array of as many float64 as there are steps gets the ms of each that runs
         self._prepared = None
         self.update = None  # of a training step: what the optimizer must refresh before a run
         self._run_id = 0
@@ -245,11 +246,12 @@ class Program:
     def _run(self, io, first, last):
         if self.eager:
             return self._run_checked(io, first, last)
-        if not self.verbose:
+        if self.timings is None and not self.verbose:
             return self.plan.run(io, first, last, self.threads)
-        timings = np.zeros(len(self.plan))
+        timings = np.zeros(len(self.plan)) if self.timings is None else self.timings
         self.plan.run(io, first, last, self.threads, timings)
-        sys.stderr.write(self.describe(timings, first, last) + "\n")
+        if self.verbose:
+            sys.stderr.write(self.describe(timings, first, last, predict=False) + "\n")
 
     def _run_checked(self, io, first, last):
         """FASTCNN_EAGER: one step at a time, and no NaN may come out of finite inputs."""
@@ -347,22 +349,17 @@ class Program:
         return outputs
 
     # ---- describing --------------------------------------------------------------------------------------------
-    def describe(self, timings=None, first=0, last=None) -> str:
-        """Peak memory, then a line per step: kernel, layer, threads, million multiply-adds, and ms after a run."""
-        isa = _core.isa()
-        parts = ", ".join(f"{what} {size / 1e6:.1f}" for what, size in self.memory.items() if size)
-        lines = [
-            f"{self.name or 'program'}: layout {self.layout}, {isa['name']}, {self.threads} threads",
-            f"  peak memory {self.peak_bytes / 1e6:.1f} MB: {parts}",
-        ]
-        for i, step in enumerate(self.steps[first:last], first):
-            label = step.node.label() if step.node else step.phase
-            line = f"  {i:3d} {step.phase:8s} {step.kernel:16s} {label:32s} x{step.threads} {step.work / 1e6:9.3f} MMAC"
-            if timings is not None:
-                ms = timings[i]
-                line += f" {ms:8.3f} ms {2e-6 * step.work / ms if ms > 0 else 0:7.1f} GFLOP/s"
-            lines.append(line)
-        return "\n".join(lines)
+    def describe(self, timings=None, first=0, last=None, predict=True) -> str:
+        """Peak memory, and a line per step: layer, kernel, algorithm, layout, GFLOP, bytes, the least time it can take
+        on this machine and, with timings (ms of each step; default: self.timings), what it took.
+
+        predict: with that least time; where this machine has not been measured before, that is done first (0.3 s).
+        """
+        from .describe import text
+        from .roofline import roofline
+
+        bounds = roofline(self.threads) if predict else None
+        return text(self, bounds, self.timings if timings is None else timings, first, last)
 
 
 def _owner(array: np.ndarray) -> np.ndarray:
