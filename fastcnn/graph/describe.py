@@ -103,8 +103,10 @@ def rows(program, bounds: Roofline | None = None, timings=None, first=0, last=No
 def kind(step: Step) -> str:
     """What sort of layer a step belongs to: "conv 3x3/2", "conv 1x1 dw" (gradient of the weight), "batch norm", ...;
     "update" of weights, "output" for what brings results where the caller wants them."""
+    if _updates(step):
+        return "update"
     if step.node is None:
-        return "update" if step.phase == "update" or "p" in step.fields else "output"
+        return "output"
     name = step.node.op.name
     if name not in CONVOLUTIONS:
         return LINEAR.get(name) or name.replace("_", " ")
@@ -115,6 +117,11 @@ def kind(step: Step) -> str:
     return f"conv {g.kh}x{g.kw}{stride}{groups}{dilation}{CONVOLUTIONS[name]}"
 
 
+def _updates(step: Step) -> bool:
+    """Whether it is part of the optimizer's work, at the end or right after a gradient."""
+    return step.phase == "update" or "p" in step.fields
+
+
 def _geometry(node: Node):
     first, second = (s.shape for s in node.inputs[:2])
     shapes = {"conv2d_data": (node.attrs.get("shape"), second), "conv2d_weight": (first, node.attrs.get("shape"))}
@@ -123,7 +130,7 @@ def _geometry(node: Node):
 
 def algorithm(step: Step) -> str:
     """ "direct", "winograd", "gemm" or "gemv" of a step that does the products of a layer, "" of any other."""
-    if step.node is None or step.node.op.name not in {**CONVOLUTIONS, **LINEAR}:
+    if step.node is None or _updates(step) or step.node.op.name not in {**CONVOLUTIONS, **LINEAR}:
         return ""
     if any(part in step.kernel for part in HELPERS):
         return ""

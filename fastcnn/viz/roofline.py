@@ -60,8 +60,8 @@ def _points(axes: Any, profile: Profile) -> None:
         )  # fmt: skip
     low, high = min([1.0, *per_byte]) / 2, max([100.0, *per_byte]) * 2
     for name, gbs, style in (("cache", bounds.cache_gbs, "--"), ("memory", bounds.memory_gbs, "-")):
-        edge = max(bounds.gflops / gbs, low)
-        axes.plot([low, edge, high], [low * gbs, bounds.gflops, bounds.gflops], style, color="black", zorder=0,
+        knee = max(bounds.gflops / gbs, low)
+        axes.plot([low, knee, high], [low * gbs, bounds.gflops, bounds.gflops], style, color="black", zorder=0,
                   label=f"{name} {gbs:.0f} GB/s, {bounds.gflops:.0f} GFLOP/s")  # fmt: skip
     for shape in [*colors, *["others"] * (len(shapes) > _COLORS)]:
         axes.scatter([], [], 50, color=colors.get(shape, "0.6"), label=shape)
