@@ -13,7 +13,6 @@ import argparse
 import importlib
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,6 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-import peak  # noqa: E402
 import report as reports  # noqa: E402
 import table  # noqa: E402
 from frameworks import common  # noqa: E402
@@ -98,11 +96,9 @@ def choices(allowed, groups=None):
 
 def machine() -> dict:
     """CPU, cores and the measured peak."""
-    name = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), name)
-    return {"cpu": name, "cpus": os.cpu_count(), "peak": {str(n): peak.measure(n) for n in (1, 2)}}
+    from fastcnn.graph.roofline import cpu_name, peak_gflops
+
+    return {"cpu": cpu_name(), "cpus": os.cpu_count(), "peak": {str(n): peak_gflops(n) for n in (1, 2)}}
 
 
 def measure(task: str, counts: list[int], args, versions: dict) -> tuple[dict, dict]:

@@ -207,9 +207,12 @@ def by_kind(program, found: list[Row]) -> list[Total]:
     for row in found:
         if row.algorithm:
             chosen.setdefault((id(program.steps[row.step].node), row.phase), row.algorithm)
-    return totals(
-        found, lambda row: (row.kind, row.phase, chosen.get((id(program.steps[row.step].node), row.phase), ""))
-    )
+
+    def key(row: Row) -> tuple[str, str, str]:
+        of_layer = chosen.get((id(program.steps[row.step].node), row.phase), "")
+        return row.kind, row.phase, "" if row.kind in ("update", "output") else of_layer
+
+    return totals(found, key)
 
 
 def share(item: Row | Total) -> float | None:
