@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     profile = command("profile", _profile, "Where the time of a training step or of inference goes, kernel by kernel.")
     profile.add_argument("model", metavar="MODEL", help="the name of a model, such as resnet50")
     mode = profile.add_mutually_exclusive_group()
-    mode.add_argument("--infer", dest="train", action="store_false", help="inference (the default)")
+    mode.add_argument("--infer", dest="train", action="store_false", default=False, help="inference (the default)")
     mode.add_argument("--train", action="store_true", help="a training step: forward, loss, backward, update")
     profile.add_argument("--batch", type=_positive, default=16, metavar="N", help="default: 16")
     profile.add_argument("--size", type=_size, metavar="S", help="pixels: 160, or 160x240 (default: the model's)")

@@ -56,7 +56,7 @@ def test_summary_info_and_help(tmp_path):
     assert "61,706 parameters" in run("summary", "lenet5", cwd=tmp_path)
     text = run("info", cwd=tmp_path)
     assert "instruction set" in text and "threads" in text and text.count("kernels") == 1
-    for command in ([], ["train"], ["evaluate"], ["predict"], ["summary"], ["info"], ["bench"]):
+    for command in ([], ["train"], ["evaluate"], ["predict"], ["summary"], ["profile"], ["info"], ["bench"]):
         assert "usage" in run(*command, "--help", cwd=tmp_path)
 
 

@@ -119,7 +119,7 @@ def kind(step: Step) -> str:
 
 def _updates(step: Step) -> bool:
     """Whether it is part of the optimizer's work, at the end or right after a gradient."""
-    return step.phase == "update" or "p" in step.fields
+    return step.phase == "update" or isinstance(step.fields.get("p"), Ref)
 
 
 def _geometry(node: Node):
@@ -172,7 +172,7 @@ def _touched(step: Step, name: str, storage: Storage) -> float:
         return 4.0 * float(np.prod(f["table"].storage.base[0], dtype=float))
     if "len" in f:
         return 4.0 * f["n"] * f["c"] * f["h"] * f["len"]
-    if "p" in f and name != "hyper":
+    if isinstance(f.get("p"), Ref) and name != "hyper":
         return 4.0 * f["size"]
     if name in ("y", "mask") and "y_w" in f and storage.layout in (LANES_C, LANES_N):  # a phase of a data gradient
         return storage.nbytes * f["oh"] * f["ow"] / (storage.h * storage.w)
