@@ -58,7 +58,7 @@ def test_multiply_adds(isa):
         _core.select_isa(ISAS[-1])
     chain = np.arange(12.0)
     for _ in range(7):
-        chain = 0.5 * chain + 1
+        chain = 0.5 * chain - 1
     np.testing.assert_allclose(results[0], chain.sum(), rtol=1e-6)
     np.testing.assert_array_equal(*results)
 
