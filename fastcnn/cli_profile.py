@@ -39,7 +39,7 @@ def run_profile(arguments: argparse.Namespace) -> int:
         print(json.dumps({**run, "input": list(x.shape), "items_per_second": rate, **found.numbers()}, indent=1))
     else:
         size = " x ".join(map(str, x.shape))
-        print(f"{arguments.model}, {what}, input {size}: {found.wall_ms:.1f} ms a run, {rate:.1f} items/s")
+        print(f"{arguments.model}, {what}, input {size}: {found.wall_ms:.4g} ms a run, {rate:.1f} items/s")
         print(found.text(arguments.top))
     if arguments.plot:
         found.plot(arguments.plot)

@@ -46,7 +46,7 @@ class Profile:
                 describe.head(self.program, self.bounds),
                 describe.step_table(steps),
                 describe.total_table([self.kinds, self.phases, [self.total]], self.total),
-                f"  {self.wall_ms:.3f} ms a run, medians of {self.runs} runs; roofline = predicted / measured ms.\n"
+                f"  {self.wall_ms:.4g} ms a run, medians of {self.runs} runs; roofline = predicted / measured ms.\n"
                 "  predicted: the larger of work / peak and bytes / bandwidth. GFLOP: of the direct convolution, so\n"
                 "  Winograd's GFLOP/s are effective ones; its predicted time is that of the products it does.",
             ]

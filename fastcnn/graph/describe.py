@@ -237,19 +237,21 @@ def head(program, bounds: Roofline | None) -> str:
     return "\n".join(lines + ([f"  {bounds.describe()}"] if bounds is not None else []))
 
 
-def _number(value: float | None, digits: int) -> str:
-    return "" if value is None else f"{value:.{digits}f}"
+def _number(value: float | None, digits: int, scale: float = 1) -> str:
+    return "" if value is None else f"{scale * value:.{digits}f}"
 
 
-def _figures(item: Row | Total) -> dict[str, str]:
-    """The columns that steps and totals share."""
+def _figures(item: Row | Total, whole: Total) -> dict[str, str]:
+    """The columns that steps and totals share, in units that suit the whole."""
     ms, part = item.ms, share(item)
+    work, more = ("GFLOP", 1) if whole.gflop >= 1 else ("MFLOP", 1000)
+    unit, longer = ("us", 1000) if (whole.ms or whole.predicted_ms or 1) < 1 else ("ms", 1)
     return {
-        "GFLOP": _number(item.gflop, 3) if item.gflop else "",
+        work: _number(item.gflop or None, 3, more),
         "MB": _number(item.mb, 2),
-        "predicted ms": _number(item.predicted_ms, 3),
-        "ms": _number(ms, 3),
-        "GFLOP/s": _number(1e3 * item.gflop / ms, 1) if ms and item.gflop else "",
+        f"predicted {unit}": _number(item.predicted_ms, 3, longer),
+        unit: _number(ms, 3, longer),
+        "GFLOP/s": _number(item.gflop / ms, 1, 1e3) if ms and item.gflop else "",
         "GB/s": _number(item.mb / ms, 1) if ms else "",
         "roofline": "" if part is None else f"{100 * part:.0f} %",
     }
@@ -272,11 +274,11 @@ def _table(lines: list[dict[str, str]]) -> str:
 
 def step_table(found: list[Row]) -> str:
     """A line per step."""
-    lines = []
+    lines, whole = [], next(iter(totals(found)), None)
     for row in found:
         begin = {"#": str(row.step), "phase": row.phase, "layer": row.layer, "kind": row.kind, "kernel": row.kernel}
         begin |= {"algorithm": row.algorithm, "layout": row.layout, "threads": str(row.threads)}
-        lines.append({**begin, **_figures(row), "bound": row.bound})
+        lines.append({**begin, **_figures(row, whole), "bound": row.bound})
     return _table(lines)
 
 
@@ -287,7 +289,7 @@ def total_table(groups: list[list[Total]], whole: Total) -> str:
         begin = {"layer kind": total.kind or "all", "phase": total.phase or "all", "algorithm": total.algorithm}
         time, everything = (t.predicted_ms if whole.ms is None else t.ms for t in (total, whole))
         percent = f"{100 * time / everything:.1f}" if time is not None and everything else ""
-        lines.append({**begin, "steps": str(total.steps), "% of time": percent, **_figures(total)})
+        lines.append({**begin, "steps": str(total.steps), "% of time": percent, **_figures(total, whole)})
     first, *rest = _table(lines).split("\n")
     rule, out = "  " + "-" * (max(map(len, [first, *rest])) - 2), [first]
     for group in groups:

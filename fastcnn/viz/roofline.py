@@ -40,7 +40,7 @@ def save_roofline(profile: Profile, path: str | os.PathLike[str]) -> None:
     _bars(right, profile)
     bounds = profile.bounds
     threads = f"{bounds.threads} thread{'s' * (bounds.threads > 1)}"
-    figure.suptitle(f"{profile.program.name}, {profile.wall_ms:.1f} ms a run: {bounds.cpu}, {bounds.isa}, {threads}")
+    figure.suptitle(f"{profile.program.name}, {profile.wall_ms:.4g} ms a run: {bounds.cpu}, {bounds.isa}, {threads}")
     figure.savefig(path, dpi=120)
 
 
