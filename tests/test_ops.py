@@ -165,6 +165,7 @@ def test_every_op_is_covered():
 @pytest.mark.parametrize("channels, outputs", [(c, 34 - c) for c in range(1, 34, 4)])
 def test_conv_is_exact_on_integers(channels, outputs, layout, isa, monkeypatch):
     """Small integers leave no rounding: any wrong tap or lane shows, around every vector width."""
+    config.set_conv_algorithm("direct")
     rng = np.random.default_rng(channels)
     attrs = dict(stride=(1, 1), pads=(1, 1, 1, 1), dilation=(1, 1), groups=1)
     shapes = [(3, channels, 5, 6), (outputs, channels, 3, 3), (outputs,)]
@@ -181,6 +182,7 @@ def test_conv_is_exact_on_integers(channels, outputs, layout, isa, monkeypatch):
 @pytest.mark.parametrize("outputs", [2, 6, 18])
 def test_pooling_inside_the_convolution(groups, size, outputs, isa, monkeypatch):
     """conv2d + ReLU + 2x2 max pooling as one kernel: value, positions and gradients, exact on integers, NaN kept."""
+    config.set_conv_algorithm("direct")
     rng = np.random.default_rng(outputs)
     conv = dict(stride=(1, 1), pads=(1, 1, 1, 1), dilation=(1, 1), groups=groups)
     pool = passes.POOLING_2X2

@@ -38,6 +38,7 @@ OPTIMIZERS = {
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("name, n", [("lenet5", 64), ("lenet5", 5), ("keras_cnn", 16)])
 def test_ten_training_steps(name, n, optimizer):
+    fc.set_conv_algorithm("direct")  # other rounding now and then moves a maximum to the pixel beside it
     torch.manual_seed(0)
     theirs, ours = torch_model(name), getattr(models, name)()
     ours.load_state_dict({k: v.numpy() for k, v in theirs.state_dict().items()})

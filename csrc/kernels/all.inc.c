@@ -8,6 +8,8 @@
 #include "wgrad_lanes_c.inc.c"
 #include "winograd.inc.c"
 #include "wgrad_lanes_n.inc.c"
+#include "winograd_n.inc.c"
+#include "winograd_n_weights.inc.c"
 #include "gemm.inc.c"
 #include "pool.inc.c"
 #include "elementwise.inc.c"

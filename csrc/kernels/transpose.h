@@ -70,6 +70,20 @@ INLINE void transpose_quads(vec v[4]) {
     v[3] = PAIRS_HIGH(high01, high23);
 }
 
+/* Per quad of lanes: the sums of a, b, c and d. Pairwise, in an order that is the same for every call. */
+INLINE quad sum_four(vec a, vec b, vec c, vec d) {
+    vec ab = UNPACK_LOW(a, b) + UNPACK_HIGH(a, b), cd = UNPACK_LOW(c, d) + UNPACK_HIGH(c, d);
+    vec sum = PAIRS_LOW(ab, cd) + PAIRS_HIGH(ab, cd);
+#if VW == 4
+    return sum;
+#elif VW == 8
+    return __builtin_shufflevector(sum, sum, 0, 1, 2, 3) + __builtin_shufflevector(sum, sum, 4, 5, 6, 7);
+#else
+    return (__builtin_shufflevector(sum, sum, 0, 1, 2, 3) + __builtin_shufflevector(sum, sum, 4, 5, 6, 7)) +
+           (__builtin_shufflevector(sum, sum, 8, 9, 10, 11) + __builtin_shufflevector(sum, sum, 12, 13, 14, 15));
+#endif
+}
+
 /* y[i*y_step + lane] = x[offset[lane] + i] for i < count, 0 where keep is 0. */
 INLINE void rows_to_lanes(const float *x, const int64_t *offset, ivec keep, float *y, int64_t y_step, int64_t count) {
     int64_t i = 0;

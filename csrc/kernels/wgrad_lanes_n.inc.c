@@ -5,20 +5,6 @@
 
 #define WGRAD_N_BUFFER 512 /* vectors of partial sums that a thread keeps */
 
-/* Per quad of lanes: the sums of a, b, c and d. Pairwise, in an order that is the same for every call. */
-INLINE quad sum_four(vec a, vec b, vec c, vec d) {
-    vec ab = UNPACK_LOW(a, b) + UNPACK_HIGH(a, b), cd = UNPACK_LOW(c, d) + UNPACK_HIGH(c, d);
-    vec sum = PAIRS_LOW(ab, cd) + PAIRS_HIGH(ab, cd);
-#if VW == 4
-    return sum;
-#elif VW == 8
-    return __builtin_shufflevector(sum, sum, 0, 1, 2, 3) + __builtin_shufflevector(sum, sum, 4, 5, 6, 7);
-#else
-    return (__builtin_shufflevector(sum, sum, 0, 1, 2, 3) + __builtin_shufflevector(sum, sum, 4, 5, 6, 7)) +
-           (__builtin_shufflevector(sum, sum, 8, 9, 10, 11) + __builtin_shufflevector(sum, sum, 12, 13, 14, 15));
-#endif
-}
-
 typedef void (*wgrad_n_tile)(const fc_wgrad_lanes_n_args *a, const float *x, const float *dy, int64_t rows, vec *sums,
                              int64_t stride);
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from ..ops import winograd
-from ..ops.geometry import geometry
 from .lower import LANES_C, LANES_N, dims4
 from .trace import Node, Symbol, topological
 
 CACHED_BYTES = 1 << 20  # lanes_n pays while a block of images of a layer's input stays about in the L2 cache
-WORTH_LANES_C = 0.8  # share of the multiply-adds that is left: CIFAR's ResNet-20 0.4, the Keras example 0.64
 MANY_CHANNELS = 128  # from here on lanes_c has no remainder to speak of and packed weights are read in fewer streams
 
 
@@ -180,24 +177,14 @@ def narrow_positions(nodes, roots) -> None:
 
 
 def choose_layout(nodes: list[Node], vw: int) -> str:
-    """lanes_n for batches of at least a vector of images on layers small enough, where Winograd's algorithm, which
-    lanes_c has, would not save much; else lanes_c."""
+    """lanes_n for batches of at least a vector of images on layers small enough, else lanes_c."""
     convolutions = [node for node in nodes if node.op.name == "conv2d"]
-    if not convolutions:
-        return LANES_C
     for node in convolutions:
         n, c, h, w = dims4(node.inputs[0].shape)
         channels = max(c, node.outputs[0].shape[1])
         if n < vw or channels > MANY_CHANNELS or c * h * w * vw * 4 > CACHED_BYTES:
             return LANES_C
-    products = float(sum(n.inputs[0].size * n.inputs[1].shape[0] for n in nodes if n.op.name == "linear"))
-    direct = by_winograd = products
-    for node in convolutions:
-        g = geometry(node.inputs[0].shape, node.inputs[1].shape, node.attrs)
-        direct += g.macs
-        fits = winograd.pays(vw, g, g.o, g.c, g.oh, g.ow)
-        by_winograd += winograd.work(vw, g.n, g.o, g.c, g.oh, g.ow) if fits else g.macs
-    return LANES_C if by_winograd < WORTH_LANES_C * direct else LANES_N
+    return LANES_N if convolutions else LANES_C
 
 
 def halos(nodes: list[Node], layout: str) -> dict[int, dict[str, tuple[int, int, int, int]]]:

@@ -18,7 +18,12 @@ from .lower import LANES_C, LANES_N, Builder, Ref, Storage
 from .trace import Symbol, topological
 
 SERIAL_PROGRAM = 1e6  # multiply-adds (some 20 us) below which waking other threads costs more than it saves
-PACKING = {"pack_weights": ("w", "out"), "gemm_pack_b": ("b", "bp"), "winograd_weights": ("w", "u")}  # from, to
+PACKING = {  # from, to
+    "pack_weights": ("w", "out"),
+    "gemm_pack_b": ("b", "bp"),
+    "winograd_weights": ("w", "u"),
+    "winograd_n_weights": ("w", "u"),
+}
 STEP_BYTES = 5000  # of Python objects per step: its share of nodes, storages, fields (measured: 4300 to 6000)
 PHASES = ["prepare", "forward", "state", "backward", "update"]  # state: what a run leaves in its modules
 

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from ..graph.lower import LANES_C, LANES_N, PLAIN
 from ..graph.trace import add_node
-from . import conv_lanes_c, conv_lanes_n
+from . import conv_lanes_c, conv_lanes_n, winograd_n
 from .base import OPS, Op, check_float, check_rank
 from .geometry import frame, geometry, planar
 
 
 def _lowering(b):
     return conv_lanes_n if b.layout == LANES_N else conv_lanes_c
+
+
+def _frame(layout, g, halo, planar=False, direct=False):
+    """What Op.halo says of the first input: Winograd's kernels of lanes_n want no frame."""
+    if layout == LANES_N and winograd_n.choose_side(g) and not direct:
+        return {}
+    return {0: frame(layout, planar, halo)}
 
 
 class Conv2d(Op):
@@ -60,7 +67,7 @@ class Conv2d(Op):
 
     def halo(self, node, layout):
         g = geometry(node.inputs[0].shape, node.inputs[1].shape, node.attrs)
-        return {0: frame(layout, planar(g), g.x_halo())}
+        return _frame(layout, g, g.x_halo(), planar(g))
 
     def lower(self, node, b):
         g = geometry(node.inputs[0].shape, node.inputs[1].shape, node.attrs)
@@ -117,7 +124,7 @@ class Conv2dData(Op):
 
     def halo(self, node, layout):
         g = geometry(node.attrs["shape"], node.inputs[1].shape, node.attrs)
-        return {0: frame(layout, False, g.dy_halo())}
+        return _frame(layout, g, g.dy_halo(), direct=bool(node.attrs.get("bias")))
 
     def lower(self, node, b):
         g = geometry(node.attrs["shape"], node.inputs[1].shape, node.attrs)
@@ -152,7 +159,7 @@ class Conv2dWeight(Op):
 
     def halo(self, node, layout):
         g = geometry(node.inputs[0].shape, node.attrs["shape"], node.attrs)
-        return {0: frame(layout, planar(g), g.x_halo())}
+        return _frame(layout, g, g.x_halo(), planar(g))
 
     def lower(self, node, b):
         g = geometry(node.inputs[0].shape, node.attrs["shape"], node.attrs)

@@ -6,6 +6,7 @@ from math import gcd
 
 import numpy as np
 
+from . import winograd_n
 from .geometry import Geometry, window_origin
 
 SLOT_ITEMS = 16  # a weight gradient of fewer items than this is cut along the batch too
@@ -47,6 +48,8 @@ def _forward_ranges(g: Geometry, axis: int) -> np.ndarray:
 
 def lower_forward(b, g, x, w, bias, y, act, pool=None):
     """pool: None, or (idx,) of a 2x2 maximum in the same pass, idx the storage of its positions or None."""
+    if winograd_n.choose_side(g):
+        return winograd_n.lower_forward(b, g, x, w, bias, y, act, pool)
     padded = any(g.x_halo())
     runs, run_len, x_step, w_step, panels = _forward_runs(g, x, b.vw, across=not padded)
     rows = cols = None
@@ -90,6 +93,8 @@ def lower_forward(b, g, x, w, bias, y, act, pool=None):
 
 
 def lower_data(b, g, dy, w, bias, mask, dx):
+    if winograd_n.choose_side(g) and not bias:
+        return winograd_n.lower_data(b, g, dy, w, mask, dx)
     area = g.kh * g.kw
     panels = [(i * g.og * dy.sc, i * g.og * g.cg * area, i * g.cg, g.cg) for i in range(g.groups)]
     panels = b.constant(np.array(panels, np.int64)).at()
@@ -148,6 +153,8 @@ def lower_data(b, g, dy, w, bias, mask, dx):
 
 
 def lower_weight(b, g, x, dy, dw):
+    if winograd_n.choose_side(g):
+        return winograd_n.lower_weight(b, g, x, dy, dw)
     runs, run_len, x_step, w_step, panels = _forward_runs(g, x, b.vw, across=False)
     if len(runs) == g.kh * g.cg:  # channel by channel: its plane of x stays in the nearest cache
         runs = [runs[kh * g.cg + c] for c in range(g.cg) for kh in range(g.kh)]
