@@ -95,8 +95,9 @@ FC_DEFINE(max_pool) {
         int nans = 0;
         for (int64_t i = th.lo; i < th.hi; i++) nans |= any_not_finite(x + i * a->dil_h * a->x_h, a->w * VW);
         for (int64_t ow = 0; ow < a->ow;) {
-            int64_t next = ow >= inside && ow < end ? end : ow + 1;
-            int full = next == end && th.hi - th.lo == a->kh && !nans;
+            int within = ow >= inside && ow < end;
+            int64_t next = within ? end : ow + 1;
+            int full = within && th.hi - th.lo == a->kh && !nans;
             if (full && square == 3) {
                 max_pool_square(a, 3, ow, next, x, y, out);
             } else if (full && square == 2) {

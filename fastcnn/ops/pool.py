@@ -107,6 +107,7 @@ class MaxPool2d(Op):
             ((2, 5, 7, 9), (3, 2), {"stride": (1, 2)}),
             ((1, 17, 9, 9), (3, 3), {"stride": (2, 2), "ceil_mode": True}),
             ((3, 4, 11, 10), (3, 3), {"stride": (2, 1), "dilation": (2, 2), "padding": (1, 1)}),
+            ((2, 3, 5, 4), (3, 3), {"stride": (1, 3), "padding": (0, 1)}),
         ]:
             base = dict(kernel=kernel, stride=kernel, padding=(0, 0), dilation=(1, 1), ceil_mode=False)
             out.append(([shape], {**base, **change}))
