@@ -203,6 +203,7 @@ def test_a_frame_counts_where_it_is_read_and_phases_count_once():
 
 
 def test_predicted_is_the_larger_bound():
+    fc.set_conv_algorithm("direct")  # Winograd's products are fewer than the convolution's
     rows = describe.rows(lenet_step().program(*lenet_batch(64)), BOUNDS)
     assert {row.bound for row in rows} == {"compute", "cache", "memory"}
     for row in rows:
@@ -224,6 +225,7 @@ def test_updates_in_the_midst_of_backward_are_updates():
 
 def test_describe_is_a_line_per_step_and_counts_no_step(monkeypatch):
     monkeypatch.setattr(roofline, "measure", lambda *key: dataclasses.replace(BOUNDS, gflops=1000.0))
+    fc.set_conv_algorithm("direct")
     step, batch = lenet_step(), lenet_batch(64)
     text = step.describe(*batch)
     program = step.program(*batch, count=False)

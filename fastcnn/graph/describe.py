@@ -15,7 +15,15 @@ from .trace import Node
 
 CONVOLUTIONS = {"conv2d": "", "conv2d_data": " dx", "conv2d_weight": " dw"}
 LINEAR = {"linear": "linear", "linear_data": "linear dx", "linear_weight": "linear dw", "matmul": "matmul"}
-HELPERS = ("pack", "halo", "copy", "fill", "sum_", "winograd_weights")  # kernels that do no products, by their names
+HELPERS = (
+    "pack",
+    "halo",
+    "copy",
+    "fill",
+    "sum_",
+    "winograd_weights",
+    "winograd_n_weights",
+)  # kernels that do no products, by their names
 ALGORITHMS = {"winograd": "winograd", "gemm": "gemm", "gemv": "gemv"}  # by how a kernel's name begins, else direct
 VALUES = ("x", "dy", "a", "y", "dx", "c")  # the fields whose layouts say what a step works on, sources first
 # Where a step may touch but a part of an array: the fields whose product is how many floats.
