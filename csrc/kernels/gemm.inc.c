@@ -50,23 +50,24 @@ FC_DEFINE(gemm_pack_b) {
 /* Tiles of GEMM_MR rows. Rows of A are kept as rows where A is row-major (element (i,p) of a tile at i*GEMM_ROW + p), else
  * the columns (at p*GEMM_MR + i). Rows past m are 0. */
 INLINE void pack_a(const float *a, int64_t a_m, int64_t a_k, int64_t m, int64_t k, float *out) {
-    for (int64_t row = 0; row < m; row += GEMM_MR, out += GEMM_MR * GEMM_ROW) {
-        const int64_t count = m - row < GEMM_MR ? m - row : GEMM_MR;
-        if (a_k == 1) {
-            for (int64_t i = 0; i < GEMM_MR; i++) {
-                const float *x = a + (row + i) * a_m;
-                float *y = out + i * GEMM_ROW;
-                if (i >= count)
-                    for (int64_t p = 0; p < k; p++) y[p] = 0.0f;
-                else
-                    for (int64_t p = 0; p < k; p++) y[p] = x[p];
-            }
-        } else {
-            for (int64_t p = 0; p < k; p++)
-                for (int64_t i = 0; i < GEMM_MR; i++)
-                    out[p * GEMM_MR + i] = i < count ? a[(row + i) * a_m + p * a_k] : 0.0f;
+    if (a_k != 1) { /* along the rows of memory */
+        for (int64_t p = 0; p < k; p++) {
+            const float *x = a + p * a_k;
+            float *y = out + p * GEMM_MR;
+            int64_t row = 0;
+            if (a_m == 1) /* what a vector has beyond GEMM_MR, the next p writes again */
+                for (; row + VW <= m; row += GEMM_MR, y += GEMM_MR * GEMM_ROW) vstore(y, vload(x + row));
+            for (; row < m; row += GEMM_MR, y += GEMM_MR * GEMM_ROW)
+                for (int64_t i = 0; i < GEMM_MR; i++) y[i] = row + i < m ? x[(row + i) * a_m] : 0.0f;
         }
+        return;
     }
+    for (int64_t row = 0; row < m; row += GEMM_MR, out += GEMM_MR * GEMM_ROW)
+        for (int64_t i = 0; i < GEMM_MR; i++) {
+            const float *x = a + (row + i) * a_m;
+            float *y = out + i * GEMM_ROW;
+            for (int64_t p = 0; p < k; p++) y[p] = row + i < m ? x[p] : 0.0f;
+        }
 }
 
 typedef struct {
