@@ -28,6 +28,13 @@ INLINE void conv_c_body(const int nb, const int m, const fc_conv_lanes_c_args *a
             for (int v = 0; v < nb; v++) acc[p][v] = vload(y + p * a->y_w + v * a->y_c);
     }
 
+    /* What is read in the end is asked for now. */
+    for (int v = 0; v < nb && slab->last; v++)
+        for (int p = 0; p < m; p += 64 / VBYTES) {
+            if (add) __builtin_prefetch(add + p * a->r_w + v * a->r_c);
+            if (mask) __builtin_prefetch(mask + p * a->m_w + v * a->m_c);
+        }
+
     const int64_t step = a->x_w, w_step = a->nv * VW;
     const float *w = slab->w;
     for (const int64_t *runs = slab->runs; runs < slab->runs_end; runs++) {

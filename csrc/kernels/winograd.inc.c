@@ -89,6 +89,12 @@ static void winograd_points(winograd_source s, int64_t first, int64_t count, flo
         }
 }
 
+/* Asks for the 4x4 pixels from p on, rows p_h apart. */
+INLINE void winograd_ask(const float *p, int64_t p_h) {
+    for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 4 * VBYTES; j += 64) __builtin_prefetch((const char *)(p + i * p_h) + j);
+}
+
 /* Tiles [first, first + count) of one block of outputs from m[point * m_p + tile * m_t]. */
 static void winograd_outputs(const fc_winograd_args *a, int64_t first, int64_t count, int64_t block, const float *bias,
                              const float *m, int64_t m_p, int64_t m_t) {
@@ -97,6 +103,10 @@ static void winograd_outputs(const fc_winograd_args *a, int64_t first, int64_t c
     for (int64_t tile = 0; tile < count; tile++) {
         winograd_place at = winograd_at(first + tile, high, wide);
         const float *p = m + tile * m_t;
+        const float *mask = a->mask ? a->mask + at.n * a->m_n + block * a->m_c + 4 * at.row * a->m_h + 4 * at.col * VW : 0;
+        const float *add = a->add ? a->add + at.n * a->r_n + block * a->r_c + 4 * at.row * a->r_h + 4 * at.col * VW : 0;
+        if (mask) winograd_ask(mask + 8 * VW, a->m_h); /* of the tile after the next one */
+        if (add) winograd_ask(add + 8 * VW, a->r_h);
         vec t[4][6], y[4];
 #pragma GCC unroll 6
         for (int j = 0; j < 6; j++) {
@@ -108,8 +118,6 @@ static void winograd_outputs(const fc_winograd_args *a, int64_t first, int64_t c
         }
         int64_t rows = a->oh - 4 * at.row, cols = a->ow - 4 * at.col;
         float *to = a->y + at.n * a->y_n + block * a->y_c + 4 * at.row * a->y_h + 4 * at.col * VW;
-        const float *mask = a->mask ? a->mask + at.n * a->m_n + block * a->m_c + 4 * at.row * a->m_h + 4 * at.col * VW : 0;
-        const float *add = a->add ? a->add + at.n * a->r_n + block * a->r_c + 4 * at.row * a->r_h + 4 * at.col * VW : 0;
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
             if (i >= rows) break;
