@@ -116,8 +116,9 @@ def test_training_step_and_evaluation_as_torchvision(name, torchvision):
     size_of = lambda v: float(np.linalg.norm(np.asarray(v, np.float64)))
     # Rounding that turns a single ReLU or maximum moves a gradient here by some percent, in PyTorch's float32 as in this one
     # (forward errors are equal, 3e-5 at most); a wrong gradient is off by the whole change. Winograd's rounding is some
-    # three times the direct sum's per layer.
-    for algorithm, more in (("direct", 1), ("auto", 6)):
+    # three times the direct sum's per layer: noise of 3e-6 on each convolution of GoogLeNet in float64 moves some
+    # gradients of these batches by 5 to 12 percent, noise of 1e-7 by 2.
+    for algorithm, more, turned in (("direct", 1, 0.05), ("auto", 6, 0.15)):
         fc.set_conv_algorithm(algorithm)
         ours.load_state_dict(state)
         ours.train()
@@ -130,7 +131,7 @@ def test_training_step_and_evaluation_as_torchvision(name, torchvision):
         for key, want in exact[1].items():
             change, allowed = size_of(want - state[key]), size_of(single[1][key] - want)
             error = size_of(moved[key] - want)
-            bound = more * 6 * allowed + 0.05 * change + 1e-6 * (1 + size_of(want))
+            bound = more * 6 * allowed + turned * change + 1e-6 * (1 + size_of(want))
             assert error <= bound, (algorithm, key, error, allowed, change)
         ours.load_state_dict({k: v.astype(np.float32) for k, v in exact[1].items()})
         out = ours.eval()(x)

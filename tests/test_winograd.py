@@ -11,7 +11,7 @@ from fastcnn import nn
 from fastcnn.graph import passes
 from fastcnn.graph.plan import Program
 from fastcnn.graph.trace import Symbol, add_node
-from fastcnn.ops import OPS
+from fastcnn.ops import OPS, winograd
 
 FORWARD, GRADIENT = 2e-5, 5e-5  # normwise errors that are allowed
 ATTRS = dict(stride=(1, 1), dilation=(1, 1), groups=1)
@@ -45,9 +45,12 @@ SIZES = [(1, 1), (2, 3), (3, 4), (4, 4), (4, 5), (5, 8), (7, 9), (8, 6), (12, 13
 CHANNELS = [(5, 1), (7, 9), (8, 8), (9, 17), (16, 33), (17, 16), (33, 24)]
 
 
+@pytest.mark.parametrize("most", [winograd.MOST_TILES, 5])  # with 5, most sizes are several blocks of tiles
 @pytest.mark.parametrize("pads", [(1, 1, 1, 1), (0, 2, 2, 1)])
 @pytest.mark.parametrize("case", range(max(len(SIZES), len(CHANNELS))))
-def test_against_float64(case, pads, isa, monkeypatch):  # noqa: F811
+def test_against_float64(case, pads, most, isa, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(winograd, "MOST_TILES", most)
+    monkeypatch.setattr(winograd, "FEWEST_TILES", 3)
     size, (channels, outputs) = SIZES[case % len(SIZES)], CHANNELS[case % len(CHANNELS)]
     rng = np.random.default_rng(case)
     shapes = [(1 + case % 3, channels, *size), (outputs, channels, 3, 3), (outputs,)]

@@ -8,12 +8,12 @@ from .. import config
 from .geometry import Geometry, planar
 from .panels import pack_bias
 
-POINTS = 36
+POINTS, PAIR_POINTS = 36, 12
 # Measured on layers of 64 to 512 channels. Work beside the products, in multiply-adds: per tile and input channel, per
 # tile and output channel, and per weight, where the weights' transform is not kept from run to run.
 INPUT_WORK, OUTPUT_WORK, WEIGHT_WORK = 150, 100, 600
-POINT_BYTES = 1 << 20  # what the points of the tiles that are worked on at a time take
-FEWEST_TILES, MOST_TILES = 24, 96
+FEWEST_TILES, MOST_TILES = 24, 72  # that are worked on at a time: fewer where the scratch of all threads grows beyond this
+SCRATCH_BYTES = 32 << 20
 
 
 def fits(g: Geometry) -> bool:
@@ -44,6 +44,12 @@ def pays(vw: int, g: Geometry, lanes: int, red: int, oh: int, ow: int) -> bool:
     return work(vw, g.n, lanes, red, oh, ow) < 9.0 * g.n * oh * ow * full_lanes * full_red
 
 
+def _tiles(b, total: int, floats: int) -> int:
+    """Tiles at a time, of `total`, each of which takes so many floats of a thread's scratch."""
+    most = max(FEWEST_TILES, min(MOST_TILES, SCRATCH_BYTES // (4 * floats * b.threads)))
+    return -(-total // -(-total // most))
+
+
 def lower(b, g: Geometry, x, x_at, w, bias, add, mask, y, lanes, red, oh, ow, flip, act):
     """y = act(convolution of x + bias + add), masked. x_at: the first output's window; lanes, red: the output's and the
     input's channels; flip: the data gradient's weights (taps reversed, the roles of the channels exchanged)."""
@@ -60,10 +66,8 @@ def lower(b, g: Geometry, x, x_at, w, bias, add, mask, y, lanes, red, oh, ow, fl
     )  # fmt: skip
     packed_bias = pack_bias(b, bias, lanes, panels, width) if bias else None
     total = tiles_of(g.n, oh, ow)
-    rows = b.tile_m
-    tiles = min(MOST_TILES, max(FEWEST_TILES, POINT_BYTES // (POINTS * k * 4)), -(-total // rows) * rows)
-    tiles = -(-tiles // rows) * rows
-    size = POINTS * (k * tiles + 16 + tiles * width + 16)
+    tiles = _tiles(b, total, POINTS * (k + panels * width))
+    size = POINTS * (k * tiles + 16 + panels * tiles * width + 16)
     scratch = b.scratch(size * b.threads)
     m = mask.strides("m") if mask else dict(m_n=0, m_c=0, m_h=0)
     r = add.strides("r") if add else dict(r_n=0, r_c=0, r_h=0)
@@ -77,7 +81,7 @@ def lower(b, g: Geometry, x, x_at, w, bias, add, mask, y, lanes, red, oh, ow, fl
 
 
 GRADIENT_BYTES = 8 << 20  # what the sums of all slots may take
-UNITS = 8  # into which a weight gradient is cut at least, by slots of tiles and groups of panels
+UNITS = 48  # of a slot, a pair of rows of points and a panel, into which a weight gradient is cut if it may
 
 
 def lower_weight(b, g: Geometry, x, x_at, dy, dw):
@@ -87,16 +91,15 @@ def lower_weight(b, g: Geometry, x, x_at, dy, dw):
     k, width = blocks * b.vw, nv * b.vw
     total = tiles_of(g.n, g.oh, g.ow)
     size = POINTS * panels * k * width
-    slots = max(1, min(UNITS, GRADIENT_BYTES // (4 * size), total // FEWEST_TILES))
-    groups = min(panels, -(-UNITS // slots))
+    slots = max(1, min(-(-UNITS // (3 * panels)), GRADIENT_BYTES // (4 * size), total // MOST_TILES))
     u = b.scratch(slots * size)
-    per_tile = k + 16 + -(-panels // groups) * width + 16
-    tiles = min(MOST_TILES, max(FEWEST_TILES, POINT_BYTES // (POINTS * per_tile * 4)), -(-total // slots))
+    per_tile = PAIR_POINTS * (k + 16 + panels * width + 16)
+    tiles = _tiles(b, -(-total // slots), per_tile)
     b.emit(
         "winograd_wgrad", 36.0 * total * k * outs * b.vw, x=x_at, dy=dy.at(), u=u.at(),
-        scratch=b.scratch(POINTS * tiles * per_tile * b.threads).at(), n=g.n, oh=g.oh, ow=g.ow, blocks=blocks,
-        outs=outs, npanels=panels, nv=nv, slots=slots, groups=groups, tiles=tiles,
-        scratch_size=POINTS * tiles * per_tile, **x.strides("x"), **dy.strides("y"),
+        scratch=b.scratch(tiles * per_tile * b.threads).at(), n=g.n, oh=g.oh, ow=g.ow, blocks=blocks,
+        outs=outs, npanels=panels, nv=nv, slots=slots, tiles=tiles,
+        scratch_size=tiles * per_tile, **x.strides("x"), **dy.strides("y"),
     )  # fmt: skip
     b.emit(
         "winograd_unpack", 36.0 * slots * panels * k * width, u=u.at(), dw=dw.at(), npanels=panels, k=k, nv=nv, red=g.c,
