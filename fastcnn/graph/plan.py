@@ -101,6 +101,9 @@ class Program:
         self._no_douts = (None,) * len(self.douts)
         self._no_grads = (None,) * len(self._free_grads())
         self._forward = (self.bounds["forward"][0], self.bounds["state"][1])
+        self.simple = not (self._random or self._targets or self.wrt or self.eager or self.verbose) and [
+            s.dtype for s in self.outputs
+        ] == ["float32"]
 
     def _find_targets(self, nodes):
         """(input, classes, ignored value, name) of the class indices that each run must check."""
@@ -302,6 +305,18 @@ class Program:
         """Outputs for gated inputs."""
         return self.forward_token(arrays, seed)[0]
 
+    def forward_simple(self, arrays: list[np.ndarray]) -> np.ndarray:
+        """`forward` of a program that is `simple`: with one output of floats and nothing to look after."""
+        output = np.empty(*self._output_types[0])
+        io = (*arrays, output)
+        arena = self.arena
+        with arena.lock:
+            if self._packs:
+                self._prepare(io)
+            self.plan.run(io, *self._forward, self.threads)
+            arena.owner = None
+        return output
+
     def forward_token(self, arrays: list[np.ndarray], seed: int = 0) -> tuple[list[np.ndarray], int]:
         """Outputs for gated inputs, and a token that names this run for `backward`."""
         if self._targets:
@@ -392,20 +407,26 @@ class Cache:
 
     def __init__(self, size: int = 32):
         self.size = size
+        self._latest: tuple = (None, None)  # the key and item that were asked for last
         self._items: OrderedDict = OrderedDict()
         self._lock = threading.Lock()
         _caches.add(self)
 
     def get(self, key):
+        latest, item = self._latest
+        if latest == key:
+            return item
         with self._lock:
             item = self._items.get(key)
             if item is not None:
                 self._items.move_to_end(key)
+                self._latest = (key, item)
             return item
 
     def put(self, key, item):
         with self._lock:
             self._items[key] = item
+            self._latest = (key, item)
             while len(self._items) > self.size:
                 self._items.popitem(last=False)
             return item
