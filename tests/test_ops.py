@@ -8,7 +8,7 @@ from fastcnn import _core, config
 from fastcnn.graph import lower, passes, plan
 from fastcnn.graph.plan import Program
 from fastcnn.graph.trace import Symbol, add_node
-from fastcnn.ops import OPS
+from fastcnn.ops import OPS, linear
 
 EPS = np.finfo(np.float32).eps
 ISAS = [name for name, supported in _core.isas() if supported]
@@ -226,3 +226,18 @@ def test_products_have_the_same_bits_at_any_thread_count(rows, k, n, isa, monkey
     for threads in (2, 3, 5, 7):
         for a, b in zip(first, run(build("linear", shapes, {}, "lanes_c", threads, monkeypatch), arrays, dy)):
             assert a.tobytes() == b.tobytes()
+
+
+@pytest.mark.parametrize("shape", [(16, 13, 9), (32, 5, 70), (48, 300, 33)])
+def test_linear_data_of_far_weights(shape, isa, monkeypatch):
+    """What lanes_n takes for weights beyond the cache: the transposed gradient, exact on integers."""
+    n, k, outs = shape
+    monkeypatch.setattr(linear, "FAR_FLOATS", 0)
+    rng = np.random.default_rng(n)
+    shapes = [(n, k), (outs, k), (outs,)]
+    arrays = [rng.integers(-4, 5, s).astype(np.float32) for s in shapes]
+    dy = rng.integers(-4, 5, (n, outs)).astype(np.float32)
+    for threads in (1, 3):
+        program = build("linear", shapes, {}, "lanes_n", threads, monkeypatch)
+        assert [s.kernel for s in program.steps if s.node and s.node.op.name == "linear_data"].count("gemm") == 1
+        np.testing.assert_array_equal(run(program, arrays, dy)[1], dy.astype(np.float64) @ arrays[1])

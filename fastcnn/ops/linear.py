@@ -10,6 +10,7 @@ from ..graph.trace import add_node
 from .base import OPS, Op, check_float, check_rank
 
 GEMV_ROWS = 4  # up to so many rows, the weights are read where they lie instead of packed
+FAR_FLOATS = 1 << 18  # of weights that lie beyond the L2 cache
 UPDATED_FLOATS = 1 << 18  # of a gradient, per thread, that are computed before the weights are updated by them
 PACKED_FLOATS = 1 << 21  # of a matrix larger than this (8 MB) and than the other one, so much at a time is packed
 
@@ -189,6 +190,8 @@ class LinearData(Op):
         (n, outs), k = node.inputs[0].shape, node.inputs[1].shape[1]
         w = b.get(node.inputs[1], PLAIN, dense=True)
         layout = LANES_N if b.layout == LANES_N else PLAIN
+        if layout == LANES_N and w.floats >= FAR_FLOATS and n % b.vw == 0 and not node.attrs.get("mask"):
+            return self._lower_far(node, b, n, outs, k, w)
         dy = b.get(node.inputs[0], layout, dense=True)
         mask = b.get(node.inputs[2], layout, dense=True) if node.attrs.get("mask") else None
         dx = b.out(node.outputs[0], layout)
@@ -196,6 +199,13 @@ class LinearData(Op):
             emit_linear_n(b, dy, w, None, mask, dx, outs, k, 1, k, 0)
         else:
             emit_gemm(b, n, k, outs, dy, outs, 1, w, k, 1, dx, mask=mask)
+
+    def _lower_far(self, node, b, n, outs, k, w):
+        """lanes_n by way of the transposed gradient: gemm packs the weights' columns block by block."""
+        dy, dx, transposed = b.get(node.inputs[0], PLAIN, dense=True), b.out(node.outputs[0], LANES_N), b.scratch(k * n)
+        emit_gemm(b, k, n, outs, w, 1, k, dy, 1, outs, transposed)
+        strides = dict(x_n=b.vw, x_c=n, x_h=0, y_n=dx.sn, y_c=dx.sc, y_h=0)
+        b.emit("copy", dx.floats, x=transposed.at(), y=dx.at(), n=dx.n, c=k, h=1, len=b.vw, **strides)
 
 
 class LinearWeight(Op):
