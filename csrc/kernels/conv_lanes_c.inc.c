@@ -4,17 +4,18 @@
 typedef struct {
     const int64_t *runs, *runs_end; /* a slab of the reduction */
     const float *w;                 /* the slab's part of the panel */
-    const float *ahead;             /* what to fetch for later: a cache line per run */
     const float *bias;
+    const float *ahead; /* what to fetch for later, a cache line per run, by the tiles that do */
     int first, last; /* of the slabs: y starts from the bias, is finished with activation and mask */
 } conv_c_slab;
 
 typedef void (*conv_c_tile)(const fc_conv_lanes_c_args *a, const conv_c_slab *slab, const float *x, const float *add,
                             const float *mask, float *y);
 
-/* m and nb are literals. Pixels are reached from every third one, so that an address is a base and 0, 1 or 2 steps. */
-INLINE void conv_c_body(const int nb, const int m, const fc_conv_lanes_c_args *a, const conv_c_slab *slab,
-                        const float *x, const float *add, const float *mask, float *y) {
+/* m, nb and ahead are literals. Pixels are reached from every third one, so that an address is a base and 0, 1 or 2 steps. */
+INLINE void conv_c_body(const int nb, const int m, const int ahead, const fc_conv_lanes_c_args *a,
+                        const conv_c_slab *slab, const float *x, const float *add,
+                        const float *mask, float *y) {
     vec acc[TILE_MAX][NV_MAX];
     const float *bias = slab->bias;
     if (slab->first) {
@@ -45,7 +46,7 @@ INLINE void conv_c_body(const int nb, const int m, const fc_conv_lanes_c_args *a
         const float *next = base[0] + m * step + a->run_len - step; /* what the next tile reads first */
 #pragma GCC unroll 14
         for (int p = 0; p < m * VBYTES; p += 64) __builtin_prefetch((const char *)next + p);
-        __builtin_prefetch(slab->ahead + 16 * (runs - slab->runs), 0, 2);
+        if (ahead) __builtin_prefetch(slab->ahead + 16 * (runs - slab->runs), 0, 2);
         for (const float *end = base[0] + a->run_len; base[0] < end; w += w_step) {
             if (nb <= m) {
                 vec wv[NV_MAX];
@@ -97,7 +98,7 @@ INLINE void conv_c_body(const int nb, const int m, const fc_conv_lanes_c_args *a
 #define CONV_C_TILE(nb, m)                                                                                           \
     static void conv_c_##nb##_##m(const fc_conv_lanes_c_args *a, const conv_c_slab *slab, const float *x,            \
                                   const float *add, const float *mask, float *y) {                                   \
-        conv_c_body(nb, m, a, slab, x, add, mask, y);                                                                \
+        conv_c_body(nb, m, 0, a, slab, x, add, mask, y);                                                             \
     }
 TILES(CONV_C_TILE)
 #define CONV_C_ENTRY(nb, m) TILE_ENTRY(conv_c, nb, m)
@@ -115,7 +116,6 @@ INLINE void conv_c_panel(const fc_conv_lanes_c_args *a, conv_c_slab *slab, int64
     int64_t tiles = (pixels + tile_rows(nb) - 1) / tile_rows(nb), m = pixels / tiles, longer = pixels % tiles;
     slab->w = a->w + (p * a->nruns + (slab->runs - a->runs)) * a->run_len * a->nv * VW;
     slab->bias = a->bias ? a->bias + p * a->nv * VW : 0;
-    slab->ahead = slab->w;
     for (int64_t unit = first; unit < last; unit++) {
         int64_t piece = unit % pieces, row = unit / pieces % rows, n = unit / pieces / rows;
         const float *x = a->x + n * a->x_n + panel[0] + row * a->x_h;

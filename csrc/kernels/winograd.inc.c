@@ -159,6 +159,16 @@ static void winograd_outputs(const fc_winograd_args *a, int64_t first, int64_t c
             winograd_tile_out(a, at, block, m + (tile * a->nv + block - begin) * VW, m_p);
 }
 
+/* The register tiles of the product: those of conv_lanes_c, which fetch the next panel of weights meanwhile. */
+#define WINOGRAD_TILE(nb, m)                                                                                \
+    static void winograd_##nb##_##m(const fc_conv_lanes_c_args *a, const conv_c_slab *slab, const float *x, \
+                                    const float *add, const float *mask, float *y) {                        \
+        conv_c_body(nb, m, 1, a, slab, x, add, mask, y);                                                    \
+    }
+#define WINOGRAD_ENTRY(nb, m) TILE_ENTRY(winograd, nb, m)
+TILES_OF(WINOGRAD_TILE, 1) TILES_OF(WINOGRAD_TILE, 2)
+static const conv_c_tile winograd_tiles[TILE_NV][TILE_MAX] = {TILES_OF(WINOGRAD_ENTRY, 1) TILES_OF(WINOGRAD_ENTRY, 2)};
+
 /* The 36 products of `count` tiles with panels [begin, end): m[point * m_p + (panel * tiles + tile) * width + output]. */
 static void winograd_product(const fc_winograd_args *a, int64_t count, int64_t begin, int64_t end, const float *v,
                              int64_t v_p, float *m, int64_t m_p) {
@@ -174,7 +184,7 @@ static void winograd_product(const fc_winograd_args *a, int64_t count, int64_t b
             for (int64_t part = 0, at = 0; part < parts; part++) {
                 int64_t height = rows + (part < longer);
                 slab.ahead = next + 16 * part * a->blocks;
-                conv_c_tiles[nb - 1][height - 1](&product, &slab, v + p * v_p + at * VW, 0, 0,
+                winograd_tiles[nb - 1][height - 1](&product, &slab, v + p * v_p + at * VW, 0, 0,
                                                  m + p * m_p + (panel * a->tiles + at) * width);
                 at += height;
             }
