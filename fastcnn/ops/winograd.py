@@ -12,8 +12,8 @@ POINTS, PAIR_POINTS = 36, 12
 # Measured on layers of 64 to 512 channels. Work beside the products, in multiply-adds: per tile and input channel, per
 # tile and output channel, and per weight, where the weights' transform is not kept from run to run.
 INPUT_WORK, OUTPUT_WORK, WEIGHT_WORK = 150, 100, 600
-FEWEST_TILES, MOST_TILES = 24, 72  # that are worked on at a time: fewer where the scratch of all threads grows beyond this
-SCRATCH_BYTES = 32 << 20
+FEWEST_TILES, MOST_TILES = 24, 72  # that are worked on at a time
+SCRATCH_BYTES = 32 << 20  # of all threads: beyond it, fewer tiles
 
 
 def fits(g: Geometry) -> bool:
