@@ -212,6 +212,10 @@ def test_pooling_inside_the_convolution(groups, size, outputs, isa, monkeypatch)
         np.testing.assert_array_equal(positions, where)
         for value, expect in zip(p.backward(token, 0, arrays, [dy, None]), [*grads, dconv.sum((0, 2, 3))]):
             np.testing.assert_array_equal(value, expect)
+    inputs = [Symbol(a.shape) for a in arrays]
+    maxima = add_node(OPS["max_pool2d"], [add_node(OPS["conv2d"], inputs, **conv)], **pool)[0]
+    plain = ref.conv2d(*(a.astype(np.float64) for a in arrays), **conv)
+    np.testing.assert_array_equal(Program(inputs, [maxima]).forward(arrays)[0], ref.max_pool2d(plain, **pool)[0])
     arrays[0][3, 1, 1, 0] = np.nan
     assert np.isnan(program(2).forward_token(arrays)[0][0][3, :, 0, 0]).any()
 
