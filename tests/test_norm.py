@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import reference as ref
 from test_ops import use_threads
 
 import fastcnn as fc
 import fastcnn.functional as F
 from fastcnn import _core, nn, optim
+from fastcnn.functional.call import operation
 from fastcnn.functional.normalization import channel_norm
 from fastcnn.graph import passes
 from fastcnn.graph.plan import Program
@@ -145,6 +147,97 @@ def test_sums_in_the_store_of_convolutions(algorithm, isa, monkeypatch):
     fc.set_conv_algorithm("auto")
     for one, other in zip([fused, *grads], [plain, *pullback(dy)]):
         assert np.abs(one - other).max() <= 1e-5 * np.abs(other).max()
+
+
+class _Folded(nn.Module):
+    """Norms that follow a convolution with and without a bias, of groups, with a sum and ReLU, and a linear layer."""
+
+    def __init__(self, affine):
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(3, 17, 3, padding=1), nn.BatchNorm2d(17, affine=affine)
+        self.conv2, self.norm2 = nn.Conv2d(17, 17, 3, padding=1, bias=False), nn.BatchNorm2d(17, affine=affine)
+        self.conv3, self.norm3 = nn.Conv2d(17, 34, 1, groups=17), nn.BatchNorm2d(34, affine=affine)
+        self.linear, self.norm4 = nn.Linear(34, 9, bias=False), nn.BatchNorm1d(9, affine=affine)
+
+    def forward(self, x):
+        x = F.relu(self.norm1(self.conv1(x)))
+        x = F.relu(self.norm2(self.conv2(x)) + x)
+        return self.norm4(self.linear(self.norm3(self.conv3(x)).mean((2, 3))))
+
+
+def _evaluated(model, x):
+    """The same in float64, batch norm as its formula."""
+
+    def norm(x, layer):
+        mean, var = (v.numpy().astype(np.float64) for v in (layer.running_mean, layer.running_var))
+        ones = np.ones(len(mean))
+        weight, bias = (layer.weight.numpy(), layer.bias.numpy()) if layer.affine else (ones, 0 * ones)
+        per = (1, -1, *[1] * (x.ndim - 2))
+        hat = (x - mean.reshape(per)) / np.sqrt(var.reshape(per) + layer.eps)
+        return hat * weight.reshape(per) + bias.reshape(per)
+
+    def conv(x, layer, groups=1):
+        pad = (layer.weight.shape[2] - 1) // 2
+        attrs = dict(stride=(1, 1), pads=(pad,) * 4, dilation=(1, 1), groups=groups)
+        y = ref.conv2d(x, layer.weight.numpy().astype(np.float64), **attrs)
+        return y if layer.bias is None else y + layer.bias.numpy().reshape(1, -1, 1, 1)
+
+    x = np.maximum(norm(conv(x.astype(np.float64), model.conv1), model.norm1), 0)
+    x = np.maximum(norm(conv(x, model.conv2), model.norm2) + x, 0)
+    x = norm(conv(x, model.conv3, 17), model.norm3).mean((2, 3))
+    return norm(x @ model.linear.weight.numpy().T.astype(np.float64), model.norm4)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("n", [3, 40])  # channels in the lanes, images in the lanes
+def test_kept_moments_are_folded_into_the_weights(n, affine, isa):
+    """Against float64, and every way to change what was folded shows in the next run."""
+    rng = np.random.default_rng(n)
+    fc.manual_seed(0)
+    model, x = _Folded(affine), rng.standard_normal((n, 3, 6, 7)).astype(np.float32)
+    norms = [m for m in model.modules() if hasattr(m, "running_var")]
+    for norm in norms:
+        state = {
+            "running_mean": rng.standard_normal(norm.num_features),
+            "running_var": rng.uniform(0.3, 4, norm.num_features),
+        }
+        norm.load_state_dict({**norm.state_dict(), **{k: v.astype(np.float32) for k, v in state.items()}})
+
+    def check():
+        model.eval()
+        got, want = np.asarray(model(x)), _evaluated(model, x)
+        assert np.linalg.norm(got - want) <= 1e-5 * np.linalg.norm(want)
+        return got
+
+    first = check()
+    (call,) = model._programs._items.values()
+    steps = call.program.steps
+    assert "channel_affine" not in {s.kernel for s in steps}
+    assert {s.kernel for s in steps if s.phase == "prepare"} >= {"fold_norm"}
+    assert all(s.phase == "prepare" for s in steps if s.kernel == "fold_norm")
+    model.train()
+    model(x)  # moves the running statistics, and nothing else does
+    second = check()
+    norms[1].running_var[...] = norms[1].running_var.numpy() * 2
+    third = check()
+    model.conv2.weight[...] = model.conv2.weight.numpy() * 2
+    fourth = check()
+    assert not any(np.allclose(a, b, rtol=1e-3) for a, b in zip((first, second, third), (second, third, fourth)))
+
+
+def test_moments_that_are_given_are_not_folded():
+    """A function's arrays may be others at the next call."""
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((2, 3, 5, 5)).astype(np.float32), rng.standard_normal((4, 3, 3, 3)).astype(np.float32)
+
+    @operation("x", "w", "mean", "var")
+    def both(x, w, mean, var):
+        return F.batch_norm(F.conv2d(x, w), mean, var)
+
+    for _ in range(2):
+        mean, var = rng.standard_normal(4).astype(np.float32), rng.uniform(0.5, 2, 4).astype(np.float32)
+        want = (np.asarray(F.conv2d(x, w)) - mean.reshape(1, -1, 1, 1)) / np.sqrt(var.reshape(1, -1, 1, 1) + 1e-5)
+        np.testing.assert_allclose(both(x, w, mean, var), want, rtol=1e-4, atol=1e-5)
 
 
 def test_running_statistics_move_once_per_forward_run():

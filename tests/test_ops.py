@@ -20,7 +20,7 @@ COVERED = {
     "scale_by": "test_loss.py", "dropout": "test_loss.py", "strided_copy": "test_functional.py",
     "gather_max_bwd": "gather_max", "fold_depth": "unfold_depth", "gather": "test_parity_layers.py",
     "scatter": "test_parity_layers.py", "batch_moments": "test_norm.py", "batch_norm": "test_norm.py", "batch_norm_bwd": "test_norm.py",
-    "track_moments": "test_norm.py",
+    "fold_norm": "test_norm.py", "track_moments": "test_norm.py",
 }  # fmt: skip
 
 

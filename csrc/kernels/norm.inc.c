@@ -140,6 +140,17 @@ FC_DEFINE(batch_norm_scale) {
     }
 }
 
+FC_DEFINE(fold_norm) {
+    int64_t lo, hi;
+    share(a->channels, ith, nth, &lo, &hi);
+    for (int64_t c = lo; c < hi; c++) {
+        double scale = (a->weight ? a->weight[c] : 1.0) / __builtin_sqrt((double)a->var[c] + a->eps);
+        double from_mean = (a->w_bias ? a->w_bias[c] : 0.0) - (double)a->mean[c];
+        a->y_bias[c] = (float)(from_mean * scale + (a->bias ? a->bias[c] : 0.0));
+        for (int64_t i = 0; i < a->size; i++) a->y[c * a->size + i] = (float)(a->w[c * a->size + i] * scale);
+    }
+}
+
 FC_DEFINE(channel_affine) {
     int64_t lo, hi;
     int layout = (int)a->layout;

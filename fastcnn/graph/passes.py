@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from ..ops import OPS
 from .lower import LANES_C, LANES_N, dims4
 from .trace import Node, Symbol, topological
 
@@ -16,6 +17,8 @@ RECOMPUTED_BYTES = 1 << 20  # a normalised value of at least this size is comput
 
 def run(nodes: list[Node], roots: list[Symbol], layout: str, forward_ids: set[int]) -> list[Node]:
     """All fusions. Each has a test that compares it with FASTCNN_EAGER, which skips them."""
+    if all(node.id in forward_ids for node in nodes):
+        forward_ids |= {node.id for node in fold_norm(nodes, roots)}
     fuse_residual(nodes, roots)
     if layout == LANES_C:
         fuse_sum(nodes, roots)
@@ -42,6 +45,27 @@ def _absorb(producer: Node, consumer: Node) -> None:
     for symbol in consumer.outputs:
         symbol.node = producer
     producer.outputs, consumer.outputs = consumer.outputs, []
+
+
+def fold_norm(nodes, roots) -> list[Node]:
+    """conv2d or linear, then batch_norm with kept moments, of a graph without gradients: the weights and the bias take
+    on the norm's scale and shift, once for all runs between two changes of them. The nodes that see to it."""
+    uses, added = _uses(nodes, roots), []
+    for node in nodes:
+        if node.op.name != "batch_norm" or node.attrs["training"]:
+            continue
+        producer = node.inputs[0].node
+        if producer is None or producer.op.name not in ("conv2d", "linear") or uses[node.inputs[0].id] != 1:
+            continue
+        kept = [*producer.inputs[1:], *node.inputs[1:]]
+        if any(s.param is None and s.array is None for s in kept):
+            continue
+        folded = Node(OPS["fold_norm"], kept, {k: node.attrs[k] for k in ("eps", "affine")})
+        folded.id, folded.path = producer.id - 0.5, node.path
+        producer.inputs[1:] = folded.outputs
+        _absorb(producer, node)
+        added.append(folded)
+    return added
 
 
 def fuse_activation(nodes, roots) -> None:

@@ -18,11 +18,13 @@ from .lower import LANES_C, LANES_N, Builder, Ref, Storage
 from .trace import Symbol, topological
 
 SERIAL_PROGRAM = 1e6  # multiply-adds (some 20 us) below which waking other threads costs more than it saves
-PACKING = {  # from, to
-    "pack_weights": ("w", "out"),
-    "gemm_pack_b": ("b", "bp"),
-    "winograd_weights": ("w", "u"),
-    "winograd_n_weights": ("w", "u"),
+PREPARING = {  # kernels that turn weights into what others read, and what they write
+    "pack_weights": ("out",),
+    "gemm_pack_b": ("bp",),
+    "winograd_weights": ("u",),
+    "winograd_n_weights": ("u",),
+    "batch_norm_scale": ("scale", "shift"),
+    "fold_norm": ("y", "y_bias"),
 }
 STEP_BYTES = 5000  # of Python objects per step: its share of nodes, storages, fields (measured: 4300 to 6000)
 PHASES = ["prepare", "forward", "state", "backward", "update"]  # state: what a run leaves in its modules
@@ -96,6 +98,7 @@ class Program:
         self.memory = self._memory(b, [*updates, *at_once.values()], grad_arrays)
         self.layout = layout
         self._packs = self.bounds["prepare"][1] > 0
+        self._moves_state = self.bounds["state"][0] < self.bounds["state"][1]
         self._exposed = True
         self._output_types = [(s.shape, np.dtype(s.dtype)) for s in self.outputs]
         self._no_douts = (None,) * len(self.douts)
@@ -185,14 +188,18 @@ class Program:
             b.unpack(next(iter(have.values())), storage)
 
     def _hoist_packing(self, b):
-        """Weight packing of a program that does not change weights runs only when they changed."""
-        self._keep = []
+        """What comes from weights alone, in a program that does not change them, is made when they changed."""
+        ready: dict[int, Storage] = {}
         for step in b.steps:
-            if step.kernel in PACKING:
-                source, packed = PACKING[step.kernel]
-                if isinstance(step.fields[source].storage.base, np.ndarray):
-                    step.phase = "prepare"
-                    self._keep.append(step.fields[packed].storage)
+            writes = PREPARING.get(step.kernel, ())
+            roots = {k: lower._root(v.storage) for k, v in step.fields.items() if isinstance(v, Ref)}
+            known = all(isinstance(r.base, np.ndarray) or id(r) in ready for k, r in roots.items() if k not in writes)
+            if writes and known and all(roots[name].base is None for name in writes):
+                step.phase = "prepare"
+                ready |= {id(roots[name]): roots[name] for name in writes}
+        runs = [v for step in b.steps if step.phase != "prepare" for v in step.fields.values()]
+        read = {id(lower._root(v.storage)) for v in runs if isinstance(v, Ref)}
+        self._keep = [storage for key, storage in ready.items() if key in read]
 
     def _emit(self, b):
         keep = list(getattr(self, "_keep", []))
@@ -329,6 +336,8 @@ class Program:
             if self._random:
                 self.seed[0] = seed
             self._run(io, *self._forward)
+            if self._moves_state:
+                config.weights_changed()
             self._run_id += 1
             token = self._run_id
             self.arena.owner = (self, token)

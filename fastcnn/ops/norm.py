@@ -171,6 +171,28 @@ class BatchNorm(Op):
             )
 
 
+class FoldNorm(Op):
+    """inputs weight[o]..., optionally bias[o], then mean, var and with attrs affine weight, bias of a batch_norm of the
+    o outputs; attrs eps. Gives the weight and the bias that have the norm in them. graph/passes.py makes it."""
+
+    name = "fold_norm"
+
+    def infer(self, inputs, attrs):
+        return [(inputs[0].shape, "float32"), (inputs[0].shape[:1], "float32")]
+
+    def lower(self, node, b):
+        vectors = [b.get(s, PLAIN) for s in node.inputs]
+        w, *bias = vectors[: len(vectors) - (4 if node.attrs["affine"] else 2)]
+        mean, var, *affine = (v.at() for v in vectors[1 + len(bias) :])
+        channels = node.outputs[1].size
+        b.emit(
+            "fold_norm", w.floats, w=w.at(), w_bias=bias[0].at() if bias else None, mean=mean, var=var,
+            weight=affine[0] if affine else None, bias=affine[1] if affine else None,
+            y=b.out(node.outputs[0], PLAIN).at(), y_bias=b.out(node.outputs[1], PLAIN).at(), channels=channels,
+            size=w.floats // channels, eps=node.attrs["eps"],
+        )  # fmt: skip
+
+
 class TrackMoments(Op):
     """inputs a value, mean[c], var[c] (biased, of attrs count values); gives the value: what reads it depends on this.
 
