@@ -281,3 +281,47 @@ def test_a_plain_step_of_the_optimizer_reaches_packed_weights():
         p.grad = np.ones(p.shape, np.float32)
     opt.step()
     assert not np.array_equal(model(x), before)
+
+
+class _Branches(nn.Module):
+    """Concatenations of what convolutions give: nested, of one value twice, in two places, cut again."""
+
+    def __init__(self, widths):
+        super().__init__()
+        self.convs = nn.ModuleList([nn.Conv2d(5, width, 3, padding=1, bias=False) for width in widths])
+        self.norm = nn.BatchNorm2d(widths[1])
+        self.inner = nn.Conv2d(sum(widths[:2]), 16, 3, padding=1)
+        total = 2 * sum(widths[:2]) + widths[0] + widths[2] + 16
+        self.last = nn.Conv2d(total, 7, 3, padding=1)
+
+    def forward(self, x):
+        a, b, c = (conv(x) for conv in self.convs)
+        b = F.relu(self.norm(b))
+        pair = F.cat([a, b], 1)
+        wide = self.inner(pair)
+        every = F.cat([a, pair, F.max_pool2d(c, 3, 1, 1), wide, F.narrow(pair, 1, 0, pair.shape[1])], 1)
+        return self.last(F.relu(every)), F.narrow(every, 1, a.shape[1], b.shape[1] + a.shape[1])
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("widths", [(16, 32, 48), (16, 32, 21), (16, 9, 16), (3, 8, 16)], ids=str)
+def test_parts_of_a_concatenation_are_written_in_place(widths, training, monkeypatch):
+    x = np.random.default_rng(0).standard_normal((2, 5, 10, 11)).astype(np.float32)
+    results, copies = [], []
+    for eager in ("1", "0"):
+        monkeypatch.setenv("FASTCNN_EAGER", eager)
+        fc.manual_seed(1)
+        model = _Branches(widths).train(training)
+        model(x)
+        model._arena().poison()
+        y, cut = model(x)
+        (call,) = model._programs._items.values()
+        copies.append([step.kernel for step in call.program.steps if step.phase == "forward"].count("copy"))
+        if training:
+            (F.sum(y * y) + F.sum(cut)).backward()
+        grads = [p.grad for p in model.parameters()] if training else []
+        results.append([np.asarray(y), np.asarray(cut), *grads])
+    for one, other in zip(*results):
+        assert np.linalg.norm(one - other) <= 2e-5 * np.linalg.norm(other)
+    if widths == (16, 32, 48):
+        assert copies[1] < copies[0]

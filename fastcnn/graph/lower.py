@@ -58,7 +58,17 @@ class Storage:
 
     @property
     def dense(self) -> bool:
-        return self.halo == NO_HALO
+        return self.halo == NO_HALO and (self.n == 1 or self.sn == self.c * self.sc)
+
+    def cut(self, shape, block: int) -> Storage:
+        """The part of it that has this shape and begins with block `block` of its channels."""
+        part = Storage(shape, self.layout, self.halo, itemsize=self.itemsize)
+        part.sn, part.origin, part.root = self.sn, self.origin + block * self.sc, _root(self)
+        return part
+
+    def same_place(self, other: Storage) -> bool:
+        """Whether it begins where another begins."""
+        return _root(self) is _root(other) and self.origin == other.origin
 
     def at(self, floats: int = 0) -> Ref:
         """A pointer `floats` elements after pixel (0, 0) of the first channel."""
@@ -116,6 +126,8 @@ class Builder:
     storages: list[Storage] = field(default_factory=list)
     constants: dict[bytes, Storage] = field(default_factory=dict)
     used: Counter[int] = field(default_factory=Counter)  # how often nodes and the program read a symbol, by its id
+    parts: dict[int, tuple[Symbol, int]] = field(default_factory=dict)  # passes.parts: by symbol id
+    wholes: dict[int, Storage] = field(default_factory=dict)  # symbol id -> where its parts are written
     updates: dict[int, list[Update]] = field(default_factory=dict)  # to be made once a symbol, by its id, is known
     seed: Storage | None = None
     node: Node | None = None
@@ -141,16 +153,32 @@ class Builder:
         if layout == PLAIN and symbol.id in self.bound:
             storage = self.bound[symbol.id]
         else:
-            storage = self.new(symbol.shape, layout, self._halo(symbol, layout), np.dtype(symbol.dtype).itemsize)
-            self._zero_frame(storage)
+            storage = self._room(symbol, layout)
         self.stored.setdefault(symbol.id, {})[layout] = storage
         return storage
+
+    def _room(self, symbol: Symbol, layout: str) -> Storage:
+        """A new place for a symbol, in that of the whole it is part of if the halo there is wide enough."""
+        halo = self._halo(symbol, layout)
+        if layout == LANES_C and symbol.id in self.parts:
+            whole, channel = self.parts[symbol.id]
+            if all(a >= b for a, b in zip(self.whole(whole).halo, halo)):
+                return self.whole(whole).cut(symbol.shape, channel // self.vw)
+        storage = self.new(symbol.shape, layout, halo, np.dtype(symbol.dtype).itemsize)
+        self._zero_frame(storage)
+        return storage
+
+    def whole(self, symbol: Symbol) -> Storage:
+        """Where to write the parts of a concatenation."""
+        if symbol.id not in self.wholes:
+            self.wholes[symbol.id] = self._room(symbol, LANES_C)
+        return self.wholes[symbol.id]
 
     def _halo(self, symbol: Symbol, layout: str):
         return self.halos.get(symbol.id, {}).get(layout, NO_HALO)
 
     def _zero_frame(self, s: Storage) -> None:
-        if not s.dense:
+        if s.halo != NO_HALO:
             top, bottom, left, right = s.halo
             self.emit(
                 "halo",
@@ -255,7 +283,7 @@ class Builder:
     def alias(self, symbol: Symbol, source: Storage) -> None:
         """The symbol is another shape of the bytes of `source` (dense)."""
         storage = Storage(symbol.shape, source.layout, itemsize=source.itemsize)
-        storage.root = _root(source)
+        storage.root, storage.origin = _root(source), source.origin
         self.stored.setdefault(symbol.id, {})[source.layout] = storage
 
     def stream(self, key: int) -> int:

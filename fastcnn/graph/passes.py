@@ -15,7 +15,7 @@ MANY_CHANNELS = 128  # from here on lanes_c has no remainder to speak of and pac
 RECOMPUTED_BYTES = 1 << 20  # a normalised value of at least this size is computed again rather than kept for backward
 
 
-def run(nodes: list[Node], roots: list[Symbol], layout: str, forward_ids: set[int]) -> list[Node]:
+def run(nodes: list[Node], roots: list[Symbol], layout: str, forward_ids: set[int], vw: int) -> list[Node]:
     """All fusions. Each has a test that compares it with FASTCNN_EAGER, which skips them."""
     if all(node.id in forward_ids for node in nodes):
         forward_ids |= {node.id for node in fold_norm(nodes, roots)}
@@ -28,7 +28,7 @@ def run(nodes: list[Node], roots: list[Symbol], layout: str, forward_ids: set[in
     if layout == LANES_N:
         fuse_pooling(nodes, roots)
     narrow_positions(nodes, roots)
-    recompute_normalised(nodes, forward_ids)
+    recompute_normalised(nodes, forward_ids, parts(nodes, layout, vw))
     return topological(roots)
 
 
@@ -157,15 +157,19 @@ def fuse_norm_mask(nodes, roots) -> None:
             node.attrs = {**node.attrs, "mask": True}
 
 
-def recompute_normalised(nodes: list[Node], forward_ids: set[int]) -> None:
+def recompute_normalised(nodes: list[Node], forward_ids: set[int], wholes: dict[int, tuple[Symbol, int]]) -> None:
     """The result of batch_norm (and ReLU) that backward reads is made again there, from the convolution's, which
-    backward needs as well: one pass more over memory, instead of memory from the one time to the other."""
+    backward needs as well: one pass more over memory, instead of memory from the one time to the other. Not where it
+    is part of a concatenation (see parts) that backward reads anyway."""
+    kept = {s.id for n in nodes if n.outputs and n.id not in forward_ids for s in n.inputs}
     for node in nodes:
         if node.op.name != "batch_norm" or not node.outputs or node.id not in forward_ids:
             continue
         (y,) = node.outputs
         readers = [n for n in nodes if n.outputs and n.id not in forward_ids and y in n.inputs]
         if not readers or not node.attrs["training"] or node.attrs.get("residual") or 4 * y.size < RECOMPUTED_BYTES:
+            continue
+        if y.id in wholes and wholes[y.id][0].id in kept:
             continue
         again = Node(node.op, node.inputs, {**node.attrs, "running": None})
         again.id, again.path = min(n.id for n in readers) - 0.5, node.path
@@ -209,6 +213,30 @@ def choose_layout(nodes: list[Node], vw: int) -> str:
         if n < vw or channels > MANY_CHANNELS or c * h * w * vw * 4 > CACHED_BYTES:
             return LANES_C
     return LANES_N if convolutions else LANES_C
+
+
+def parts(nodes: list[Node], layout: str, vw: int) -> dict[int, tuple[Symbol, int]]:
+    """{symbol id: the concatenation of channels that it can be written into at once, and its first channel there}."""
+    out: dict[int, tuple[Symbol, int]] = {}
+    for node in nodes:
+        if (
+            layout != LANES_C
+            or node.op.name != "cat"
+            or not node.outputs
+            or node.attrs["dim"] != 1
+            or node.outputs[0].ndim < 3
+        ):
+            continue
+        channel, found = 0, {}
+        for symbol in node.inputs:
+            if channel % vw:
+                found = {}
+                break
+            if symbol.node is not None:
+                found.setdefault(symbol.id, (node.outputs[0], channel))
+            channel += symbol.shape[1]
+        out = {**found, **out}
+    return out
 
 
 def halos(nodes: list[Node], layout: str) -> dict[int, dict[str, tuple[int, int, int, int]]]:

@@ -66,12 +66,14 @@ class Program:
         roots = self.outputs + [g for g in self.grads if g is not None]
         forward_ids = {node.id for node in topological(self.outputs)}
         nodes = topological(roots)
-        layout = passes.choose_layout(nodes, _core.isa()["vw"])
+        vw = _core.isa()["vw"]
+        layout = passes.choose_layout(nodes, vw)
         if not self.eager:
-            nodes = passes.run(nodes, roots, layout, forward_ids)
+            nodes = passes.run(nodes, roots, layout, forward_ids, vw)
         self._random = any(node.op.name == "dropout" for node in nodes)
         self._find_targets(nodes)
         b = Builder(self.threads, layout, passes.halos(nodes, layout))
+        b.parts = {} if self.eager else passes.parts(nodes, layout, vw)
         b.used = Counter(s.id for s in [*(s for node in nodes for s in node.inputs), *roots])
         self.plan = _core.Plan(self.arena)
         self._leaves(b, nodes, roots, at_once, grad_arrays, loss)
@@ -280,7 +282,7 @@ class Program:
             if clean and out is not None and step.node is not None:
                 root = lower._root(out.storage)
                 if root.base is None and out.storage.dense and out.storage.itemsize == 4:
-                    values = self.arena.array(root.offset, (out.storage.floats,))
+                    values = self.arena.array(root.offset + 4 * out.storage.origin, (out.storage.floats,))
                     if np.isnan(values).any():
                         raise FloatingPointError(f"{step.node.label()}: the first NaN comes out of {step.kernel}")
 

@@ -218,17 +218,23 @@ class Cat(Op):
         dim, y = node.attrs["dim"], node.outputs[0]
         sizes = [x.shape[dim] for x in node.inputs]
         starts = [sum(sizes[:i]) for i in range(len(sizes))]
-        layout = channel_layout(b, node.inputs[0], dim, starts)
-        target = b.out(y, layout)
-        if layout != PLAIN:
-            unit = b.vw if layout == LANES_C else 1
+        layout = LANES_C if y.id in b.wholes else channel_layout(b, node.inputs[0], dim, starts)
+        if layout == LANES_C:  # the inputs that do not lie there yet go there
+            target = b.stored.setdefault(y.id, {})[layout] = b.whole(y)
             for x, start in zip(node.inputs, starts):
-                copy_rows(b, b.get(x, layout), target, 0, start // unit)
+                source, place = b.get(x, layout), target.cut(x.shape, start // b.vw)
+                if not source.same_place(place):
+                    copy_rows(b, source, place, 0, 0)
+            return
+        target = b.out(y, layout)
+        if layout == LANES_N:
+            for x, start in zip(node.inputs, starts):
+                copy_rows(b, b.get(x, layout), target, 0, start)
             return
         dense = target if target.dense else b.new(y.shape)
         outer, inner = int(np.prod(y.shape[:dim])), int(np.prod(y.shape[dim + 1 :]))
-        for x, start, size in zip(node.inputs, starts, sizes):
-            source = b.get(x, PLAIN, dense=True)
+        sources = [b.get(x, PLAIN, dense=True) for x in node.inputs]  # first, so that only copies write the whole
+        for source, start, size in zip(sources, starts, sizes):
             steps = (size * inner, 1), (y.shape[dim] * inner, 1)
             emit_strided(b, source.at(), dense.at(start * inner), (outer, size * inner), *steps)
         if dense is not target:
@@ -268,9 +274,11 @@ class Narrow(Op):
         (dim, start, size), x, y = (node.attrs[k] for k in ("dim", "start", "size")), node.inputs[0], node.outputs[0]
         ends = [start] if start + size == x.shape[dim] else [start, start + size]
         layout = channel_layout(b, x, dim, ends)
-        if layout != PLAIN:
-            unit = b.vw if layout == LANES_C else 1
-            return copy_rows(b, b.get(x, layout), b.out(y, layout), start // unit, 0)
+        if layout == LANES_C:  # read where it lies
+            b.stored[y.id] = {layout: b.get(x, layout).cut(y.shape, start // b.vw)}
+            return None
+        if layout == LANES_N:
+            return copy_rows(b, b.get(x, layout), b.out(y, layout), start, 0)
         source, target = b.get(x, PLAIN, dense=True), b.out(y, PLAIN)
         dense = target if target.dense else b.new(y.shape)
         outer, inner = int(np.prod(y.shape[:dim])), int(np.prod(y.shape[dim + 1 :]))
