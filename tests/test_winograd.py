@@ -12,6 +12,7 @@ from fastcnn.graph import passes
 from fastcnn.graph.plan import Program
 from fastcnn.graph.trace import Symbol, add_node
 from fastcnn.ops import OPS, winograd
+from fastcnn.ops.arithmetic import arithmetic
 
 FORWARD, GRADIENT = 2e-5, 5e-5  # normwise errors that are allowed
 ATTRS = dict(stride=(1, 1), dilation=(1, 1), groups=1)
@@ -46,15 +47,15 @@ CHANNELS = [(5, 1), (7, 9), (8, 8), (9, 17), (16, 33), (17, 16), (33, 24)]
 
 
 @pytest.mark.parametrize("most", [winograd.MOST_TILES, 5])  # with 5, most sizes are several blocks of tiles
-@pytest.mark.parametrize("pads", [(1, 1, 1, 1), (0, 2, 2, 1)])
+@pytest.mark.parametrize("r, pads", [(3, (1, 1, 1, 1)), (3, (0, 2, 2, 1)), (5, (2, 2, 2, 2)), (5, (4, 0, 1, 3))])
 @pytest.mark.parametrize("case", range(max(len(SIZES), len(CHANNELS))))
-def test_against_float64(case, pads, most, isa, monkeypatch):  # noqa: F811
+def test_against_float64(case, r, pads, most, isa, monkeypatch):  # noqa: F811
     monkeypatch.setattr(winograd, "MOST_TILES", most)
     monkeypatch.setattr(winograd, "FEWEST_TILES", 3)
     size, (channels, outputs) = SIZES[case % len(SIZES)], CHANNELS[case % len(CHANNELS)]
     rng = np.random.default_rng(case)
-    shapes = [(1 + case % 3, channels, *size), (outputs, channels, 3, 3), (outputs,)]
-    if size[0] + pads[0] + pads[1] < 3 or size[1] + pads[2] + pads[3] < 3:
+    shapes = [(1 + case % 3, channels, *size), (outputs, channels, r, r), (outputs,)]
+    if size[0] + pads[0] + pads[1] < r or size[1] + pads[2] + pads[3] < r:
         pytest.skip("no output")
     arrays = [rng.standard_normal(s).astype(np.float32) for s in shapes]
     first = program(shapes, pads, 1, monkeypatch)
@@ -72,9 +73,10 @@ def test_against_float64(case, pads, most, isa, monkeypatch):  # noqa: F811
             assert a.tobytes() == c.tobytes(), f"other bits at {threads} threads"
 
 
-def test_activation_and_mask_are_fused(isa, monkeypatch):  # noqa: F811
+@pytest.mark.parametrize("r", [3, 5])
+def test_activation_and_mask_are_fused(r, isa, monkeypatch):  # noqa: F811
     rng = np.random.default_rng(0)
-    shapes, pads = [(2, 9, 7, 6), (17, 9, 3, 3), (17,)], (1, 1, 1, 1)
+    shapes, pads = [(2, 9, 7, 6), (17, 9, r, r), (17,)], (r // 2,) * 4
     arrays = [rng.standard_normal(s).astype(np.float32) for s in shapes]
     fused = program(shapes, pads, 2, monkeypatch, relu=True)
     assert [step.kernel for step in fused.steps].count("map_bwd") == 1  # of the outer ReLU; the inner is a mask
@@ -89,10 +91,11 @@ def test_activation_and_mask_are_fused(isa, monkeypatch):  # noqa: F811
         assert error(value, want) < GRADIENT
 
 
+@pytest.mark.parametrize("r", [3, 5])
 @pytest.mark.parametrize("channels", [64, 256, 512])
-def test_the_error_stays_within_its_bound_at_many_channels(channels, monkeypatch):
+def test_the_error_stays_within_its_bound_at_many_channels(channels, r, monkeypatch):
     rng = np.random.default_rng(1)
-    shapes, pads = [(1, channels, 10, 9), (channels, channels, 3, 3)], (1, 1, 1, 1)
+    shapes, pads = [(1, channels, 10, 9), (channels, channels, r, r)], (r // 2,) * 4
     arrays = [rng.standard_normal(s).astype(np.float32) for s in shapes]
     p = program(shapes, pads, 2, monkeypatch)
     dy = rng.standard_normal(p.outputs[0].shape).astype(np.float32)
@@ -109,8 +112,30 @@ def test_auto_takes_what_is_less_work_and_direct_never_winograd(monkeypatch):
     assert kernels(program(large, (1, 1, 1, 1), 1, monkeypatch)) >= KERNELS
     assert not kernels(program(small, (1, 1, 1, 1), 1, monkeypatch)) & KERNELS
     assert not kernels(program([(2, 3, 28, 28), (64, 3, 3, 3)], (1, 1, 1, 1), 1, monkeypatch)) & KERNELS
+    assert kernels(program([(2, 64, 27, 27), (192, 64, 5, 5)], (2, 2, 2, 2), 1, monkeypatch)) >= KERNELS
     fc.set_conv_algorithm("direct")
     assert not kernels(program(large, (1, 1, 1, 1), 1, monkeypatch)) & KERNELS
+
+
+@pytest.mark.parametrize("r", [3, 5])
+def test_a_residual_is_added_in_the_store(r, isa, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(passes, "choose_layout", lambda *_: "lanes_c")
+    use_threads(monkeypatch, 2)
+    rng = np.random.default_rng(2)
+    inputs = [Symbol(s) for s in [(2, 9, 7, 6), (9, 9, r, r)]]
+    x = add_node(OPS["map"], inputs[:1], kind="relu", alpha=0.0)
+    y = add_node(OPS["conv2d"], [x, inputs[1]], pads=(r // 2,) * 4, **ATTRS)
+    p = Program(inputs, [arithmetic("add", y, x)], inputs)
+    arrays = [rng.standard_normal(i.shape).astype(np.float32) for i in inputs]
+    dy = rng.standard_normal(p.outputs[0].shape).astype(np.float32)
+    got = run(p, arrays, dy)
+    assert "zip" not in kernels(p)
+    x, w = (a.astype(np.float64) for a in arrays)
+    positive, pads = np.maximum(x, 0), (r // 2,) * 4
+    dx, dw = ref.conv2d_grads(positive, w, dy.astype(np.float64), pads=pads, **ATTRS)
+    assert error(got[0], ref.conv2d(positive, w, pads=pads, **ATTRS) + positive) < FORWARD
+    for value, want in zip(got[1:], [np.where(x > 0, dx + dy, 0), dw], strict=True):
+        assert error(value, want) < GRADIENT
 
 
 def test_the_choice_reaches_functions_and_models_at_once():

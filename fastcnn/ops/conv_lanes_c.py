@@ -89,7 +89,7 @@ def lower_forward(b, g, x, w, bias, add, y, act):
 
 def lower_data(b, g, dy, w, bias, add, mask, dx):
     if winograd.pays(b.vw, g, g.c, g.o, g.h, g.w):
-        origin = dy.at((g.pads[0] - 2) * dy.sh + (g.pads[2] - 2) * b.vw)
+        origin = dy.at((g.pads[0] - g.kh + 1) * dy.sh + (g.pads[2] - g.kw + 1) * b.vw)
         return winograd.lower(b, g, dy, origin, w, bias, add, mask, dx, g.c, g.o, g.h, g.w, True, 0)
     area = g.kh * g.kw
     group = dict(s_group=g.og * g.cg * area, s_lane=area, s_red=g.cg * area)

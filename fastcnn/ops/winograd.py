@@ -1,4 +1,4 @@
-"""3x3 convolutions of stride 1 by Winograd's F(4x4, 3x3), channels in the lanes (csrc/kernels/winograd.inc.c)."""
+"""3x3 and 5x5 convolutions of stride 1 by Winograd's algorithm, channels in the lanes (csrc/kernels/winograd.inc.c)."""
 
 from __future__ import annotations
 
@@ -8,30 +8,31 @@ from .. import config
 from .geometry import Geometry, planar
 from .panels import pack_bias
 
-POINTS, PAIR_POINTS = 36, 12
-# Measured on layers of 64 to 512 channels. Work beside the products, in multiply-adds: per tile and input channel, per
-# tile and output channel, and per weight, where the weights' transform is not kept from run to run.
-INPUT_WORK, OUTPUT_WORK, WEIGHT_WORK = 150, 100, 600
+SIDE, POINTS, PAIR_POINTS = 6, 36, 12
+# Measured on layers of 8 to 512 channels (Zen 3). Work beside the products, in multiply-adds: per tile and channel (of
+# input or output), and per weight, where the weights' transform is not kept from run to run.
+CHANNEL_WORK, WEIGHT_WORK = 300, 600
 FEWEST_TILES, MOST_TILES = 24, 72  # that are worked on at a time
 SCRATCH_BYTES = 32 << 20  # of all threads: beyond it, fewer tiles
 
 
 def fits(g: Geometry) -> bool:
     """Whether the algorithm is made for this convolution."""
-    shape = (g.kh, g.kw) == (3, 3) and g.stride == g.dilation == (1, 1)
+    shape = (g.kh, g.kw) in ((3, 3), (5, 5)) and g.stride == g.dilation == (1, 1)
     return shape and g.groups == 1 and not planar(g)
 
 
-def tiles_of(n: int, oh: int, ow: int) -> int:
-    """Of 4x4 outputs, in n images."""
-    return n * -(-oh // 4) * -(-ow // 4)
+def tiles_of(g: Geometry, oh: int, ow: int) -> int:
+    """Of all images' oh x ow outputs: F(4x4, 3x3) or F(2x2, 5x5)."""
+    outputs = SIDE + 1 - g.kh
+    return g.n * -(-oh // outputs) * -(-ow // outputs)
 
 
-def work(vw: int, n: int, lanes: int, red: int, oh: int, ow: int) -> float:
-    """About how many multiply-adds it takes for n images of oh x ow outputs, from red to lanes channels."""
-    tiles = tiles_of(n, oh, ow)
+def work(vw: int, g: Geometry, lanes: int, red: int, oh: int, ow: int) -> float:
+    """About how many multiply-adds it takes for oh x ow outputs, from red to lanes channels."""
+    tiles = tiles_of(g, oh, ow)
     lanes, red = (-(-size // vw) * vw for size in (lanes, red))
-    return float(tiles) * (POINTS * lanes * red + INPUT_WORK * red + OUTPUT_WORK * lanes) + WEIGHT_WORK * lanes * red
+    return float(tiles) * (POINTS * lanes * red + CHANNEL_WORK * (lanes + red)) + WEIGHT_WORK * lanes * red
 
 
 def pays(vw: int, g: Geometry, lanes: int, red: int, oh: int, ow: int) -> bool:
@@ -41,13 +42,16 @@ def pays(vw: int, g: Geometry, lanes: int, red: int, oh: int, ow: int) -> bool:
     if config.get_conv_algorithm() == "winograd":
         return True
     full_lanes, full_red = (-(-size // vw) * vw for size in (lanes, red))
-    return work(vw, g.n, lanes, red, oh, ow) < 9.0 * g.n * oh * ow * full_lanes * full_red
+    return work(vw, g, lanes, red, oh, ow) < float(g.n * g.kh * g.kw) * oh * ow * full_lanes * full_red
 
 
-def _tiles(b, total: int, floats: int) -> int:
-    """Tiles at a time, of `total`, each of which takes so many floats of a thread's scratch."""
+def _tiles(b, total: int, floats: int, panels: int) -> int:
+    """Tiles at a time, of `total`, each of which takes so many floats of a thread's scratch: where they are not too few
+    then, such that all threads get as many pairs of blocks of tiles and panels."""
     most = max(FEWEST_TILES, min(MOST_TILES, SCRATCH_BYTES // (4 * floats * b.threads)))
-    return -(-total // -(-total // most))
+    blocks = -(-total // most)
+    even = next(n for n in range(blocks, blocks + b.threads) if n * panels % b.threads == 0)
+    return -(-total // (even if total >= even * FEWEST_TILES else blocks))
 
 
 def lower(b, g: Geometry, x, x_at, w, bias, add, mask, y, lanes, red, oh, ow, flip, act):
@@ -62,11 +66,11 @@ def lower(b, g: Geometry, x, x_at, w, bias, add, mask, y, lanes, red, oh, ow, fl
     s_lane, s_red = (area, g.cg * area) if flip else (g.cg * area, area)
     b.emit(
         "winograd_weights", 36.0 * panels * k * width, w=w.at(), u=u.at(), npanels=panels, k=k, nv=nv, red=red,
-        lanes=lanes, s_red=s_red, s_lane=s_lane, flip=int(flip), u_p=u_p,
+        lanes=lanes, s_red=s_red, s_lane=s_lane, flip=int(flip), u_p=u_p, r=g.kh,
     )  # fmt: skip
     packed_bias = pack_bias(b, bias, lanes, panels, width) if bias else None
-    total = tiles_of(g.n, oh, ow)
-    tiles = _tiles(b, total, POINTS * (k + panels * width))
+    total = tiles_of(g, oh, ow)
+    tiles = _tiles(b, total, POINTS * (k + panels * width), panels)
     size = POINTS * (k * tiles + 16 + panels * tiles * width + 16)
     scratch = b.scratch(size * b.threads)
     m = mask.strides("m") if mask else dict(m_n=0, m_c=0, m_h=0)
@@ -74,9 +78,9 @@ def lower(b, g: Geometry, x, x_at, w, bias, add, mask, y, lanes, red, oh, ow, fl
     b.emit(
         "winograd", 36.0 * total * k * outs * b.vw, x=x_at, u=u.at(), bias=packed_bias.at() if bias else None,
         add=add.at() if add else None, mask=mask.at() if mask else None, y=y.at(), scratch=scratch.at(),
-        runs=b.constant(np.arange(blocks, dtype=np.int64) * tiles * b.vw).at(), n=g.n, oh=oh, ow=ow, blocks=blocks,
-        outs=outs, npanels=panels, nv=nv, tiles=tiles, scratch_size=size, u_p=u_p, **x.strides("x"), **y.strides("y"),
-        **r, **m, act=act,
+        runs=b.constant(np.arange(blocks, dtype=np.int64) * tiles * b.vw).at(), n=g.n, oh=oh, ow=ow, r=g.kh,
+        blocks=blocks, outs=outs, npanels=panels, nv=nv, tiles=tiles, scratch_size=size, u_p=u_p, **x.strides("x"),
+        **y.strides("y"), **r, **m, act=act,
     )  # fmt: skip
 
 
@@ -89,19 +93,19 @@ def lower_weight(b, g: Geometry, x, x_at, dy, dw):
     blocks, outs, nv = x.c, dy.c, min(b.tile_nv, dy.c)
     panels = -(-outs // nv)
     k, width = blocks * b.vw, nv * b.vw
-    total = tiles_of(g.n, g.oh, g.ow)
+    total = tiles_of(g, g.oh, g.ow)
     size = POINTS * panels * k * width
     slots = max(1, min(-(-UNITS // (3 * panels)), GRADIENT_BYTES // (4 * size), total // MOST_TILES))
     u = b.scratch(slots * size)
     per_tile = PAIR_POINTS * (k + 16 + panels * width + 16)
-    tiles = _tiles(b, -(-total // slots), per_tile)
+    tiles = _tiles(b, -(-total // slots), per_tile, b.threads)
     b.emit(
         "winograd_wgrad", 36.0 * total * k * outs * b.vw, x=x_at, dy=dy.at(), u=u.at(),
-        scratch=b.scratch(tiles * per_tile * b.threads).at(), n=g.n, oh=g.oh, ow=g.ow, blocks=blocks,
+        scratch=b.scratch(tiles * per_tile * b.threads).at(), n=g.n, oh=g.oh, ow=g.ow, r=g.kh, blocks=blocks,
         outs=outs, npanels=panels, nv=nv, slots=slots, tiles=tiles,
         scratch_size=tiles * per_tile, **x.strides("x"), **dy.strides("y"),
     )  # fmt: skip
     b.emit(
         "winograd_unpack", 36.0 * slots * panels * k * width, u=u.at(), dw=dw.at(), npanels=panels, k=k, nv=nv, red=g.c,
-        lanes=g.o, slots=slots,
+        lanes=g.o, slots=slots, r=g.kh,
     )  # fmt: skip
