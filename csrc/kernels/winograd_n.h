@@ -3,7 +3,7 @@
  * Algorithm F(m x m, r x r), over the side^2 points of tiles of side = m + r - 1 inputs, images in the lanes. It is
  * three linear maps (of the inputs, the weights and the outputs) around a product; data and weight gradient are their adjoints
  * around the same products, so no gradient has more tiles than the outputs have. side 6: 4x4 outputs of a 3x3 convolution;
- * side 8: 6x6 of a 3x3, 4x4 of a 5x5. */
+ * side 8: 6x6 of a 3x3, 4x4 of a 5x5; side 9: 5x5 of a 5x5. */
 #ifndef FASTCNN_KERNELS_WINOGRAD_N_H
 #define FASTCNN_KERNELS_WINOGRAD_N_H
 
@@ -11,28 +11,40 @@
 #include "transpose.h"
 
 #define TILE_N_MOST (VREGS == 32 ? 25 : 12) /* accumulators of a tile at most */
-#define SIDE_MOST 8
+#define SIDE_MOST 9
+#define PAIRS_MOST 4
+#define WINOGRAD_N_PAIRS(side) (((side) - 1) / 2)
 
 /* ---- the maps in one dimension: side and taps (m or r) are literals ---- */
 
-/* The points are 0, pairs of +-at, and infinity, where a polynomial's value is its last coefficient. */
-static const float winograd_n_at[3] = {1.0f, 2.0f, 0.5f};
+/* The points are 0, pairs of +-at, and of even sides infinity, where a polynomial's value is its last coefficient. Those of
+ * side 9 are the ones with the smallest error among quotients of small numbers: 5e-6 (and more than 1e-5 with infinity). */
+static const float winograd_n_at[2][PAIRS_MOST] = {{1.0f, 2.0f, 0.5f}, {0.5f, 0.75f, 1.5f, 4.0f}};
 /* The factors of the weights' map for 0 and each pair; of the outputs' it is 1. */
-static const float winograd_n_factors[2][4] = {{0.25f, -1.0f / 6, 1.0f / 24}, {-1.0f, -2.0f / 9, 1.0f / 90, 32.0f / 45}};
+static const float winograd_n_factors[3][1 + PAIRS_MOST] = {
+    {0.25f, -1.0f / 6, 1.0f / 24},
+    {-1.0f, -2.0f / 9, 1.0f / 90, 32.0f / 45},
+    {16.0f / 81, -64.0f / 315, 32768.0f / 300105, -64.0f / 13365, 8.0f / 855855}};
 /* Rows of the inputs' map: 0, the first of each pair (in the second, the odd columns change their sign), infinity. */
-static const float winograd_n_rows[2][5][8] = {
+static const float winograd_n_rows[3][1 + PAIRS_MOST][SIDE_MOST] = {
     {{4, 0, -5, 0, 1, 0}, {0, -4, -4, 1, 1, 0}, {0, -2, -1, 2, 1, 0}, {0, 4, 0, -5, 0, 1}},
     {{-1, 0, 5.25f, 0, -5.25f, 0, 1, 0},
      {0, 1, 1, -4.25f, -4.25f, 1, 1, 0},
      {0, 0.5f, 0.25f, -2.5f, -1.25f, 2, 1, 0},
      {0, 2, 4, -2.5f, -5, 0.5f, 1, 0},
-     {0, -1, 0, 5.25f, 0, -5.25f, 0, 1}}};
+     {0, -1, 0, 5.25f, 0, -5.25f, 0, 1}},
+    {{5.0625f, 0, -31.81640625f, 0, 50.96875f, 0, -19.0625f, 0, 1},
+     {0, -10.125f, -20.25f, 23.1328125f, 46.265625f, -9.40625f, -18.8125f, 0.5f, 1},
+     {0, -6.75f, -9, 30.421875f, 40.5625f, -13.875f, -18.5f, 0.75f, 1},
+     {0, -3.375f, -2.25f, 19.7109375f, 13.140625f, -25.21875f, -16.8125f, 1.5f, 1},
+     {0, -1.265625f, -0.31640625f, 7.875f, 1.96875f, -12.25f, -3.0625f, 4, 1}}};
+#define WINOGRAD_N_KIND(side) (((side) > 6) + ((side) > 8))
 
 /* The sum of row[j] * d[j] for j = first, first + 2, ...; what is 0 costs nothing. */
 INLINE vec winograd_n_dot(const int side, const int first, const float *row, const vec *d) {
     vec sum = {0};
     int terms = 0;
-#pragma GCC unroll 8
+#pragma GCC unroll 9
     for (int j = first; j < side; j += 2)
         if (row[j] != 0.0f) {
             if (terms++)
@@ -44,29 +56,29 @@ INLINE vec winograd_n_dot(const int side, const int first, const float *row, con
 }
 
 INLINE void winograd_n_of_inputs(const int side, vec *p, const vec *d) {
-    const float(*rows)[8] = winograd_n_rows[side == 8];
+    const float(*rows)[SIDE_MOST] = winograd_n_rows[WINOGRAD_N_KIND(side)];
     p[0] = winograd_n_dot(side, 0, rows[0], d);
-#pragma GCC unroll 3
-    for (int i = 1; i < side / 2; i++) {
+#pragma GCC unroll 4
+    for (int i = 1; i <= WINOGRAD_N_PAIRS(side); i++) {
         const vec even = winograd_n_dot(side, 0, rows[i], d), odd = winograd_n_dot(side, 1, rows[i], d);
         p[2 * i - 1] = even + odd;
         p[2 * i] = even - odd;
     }
-    p[side - 1] = winograd_n_dot(side, 1, rows[side / 2], d);
+    if (side % 2 == 0) p[side - 1] = winograd_n_dot(side, 1, rows[side / 2], d);
 }
 
 INLINE void winograd_n_inputs_of(const int side, vec *d, const vec *p) {
-    const float(*rows)[8] = winograd_n_rows[side == 8];
-    vec sums[3], differences[3];
-#pragma GCC unroll 3
-    for (int i = 1; i < side / 2; i++) sums[i - 1] = p[2 * i - 1] + p[2 * i], differences[i - 1] = p[2 * i - 1] - p[2 * i];
-#pragma GCC unroll 8
+    const float(*rows)[SIDE_MOST] = winograd_n_rows[WINOGRAD_N_KIND(side)];
+    vec sums[PAIRS_MOST], differences[PAIRS_MOST];
+#pragma GCC unroll 4
+    for (int i = 1; i <= WINOGRAD_N_PAIRS(side); i++) sums[i - 1] = p[2 * i - 1] + p[2 * i], differences[i - 1] = p[2 * i - 1] - p[2 * i];
+#pragma GCC unroll 9
     for (int j = 0; j < side; j++) {
         const vec *pairs = j % 2 ? differences : sums;
-        const float end = rows[j % 2 ? side / 2 : 0][j];
-        vec sum = end * p[j % 2 ? side - 1 : 0];
-#pragma GCC unroll 3
-        for (int i = 1; i < side / 2; i++)
+        const int last = side % 2 ? 1 : side / 2, first = j % 2 && side % 2 ? 2 : 1; /* an odd side has no infinity */
+        vec sum = j % 2 == 0 ? rows[0][j] * p[0] : rows[last][j] * (side % 2 ? pairs[0] : p[side - 1]);
+#pragma GCC unroll 4
+        for (int i = first; i <= WINOGRAD_N_PAIRS(side); i++)
             if (rows[i][j] != 0.0f) sum += rows[i][j] * pairs[i - 1];
         d[j] = sum;
     }
@@ -74,14 +86,14 @@ INLINE void winograd_n_inputs_of(const int side, vec *d, const vec *p) {
 
 /* Points of m outputs (scaled 0) or r weights (scaled 1), and the way from points back to them. */
 INLINE void winograd_n_of_taps(const int side, const int taps, const int scaled, vec *p, const vec *y) {
-    const float *factor = winograd_n_factors[side == 8];
+    const float *factor = winograd_n_factors[WINOGRAD_N_KIND(side)];
     p[0] = (scaled ? factor[0] : 1.0f) * y[0];
-#pragma GCC unroll 3
-    for (int i = 1; i < side / 2; i++) {
-        const float at = winograd_n_at[i - 1];
+#pragma GCC unroll 4
+    for (int i = 1; i <= WINOGRAD_N_PAIRS(side); i++) {
+        const float at = winograd_n_at[side % 2][i - 1];
         vec even = y[0], odd = at * y[1];
         float power = at * at;
-#pragma GCC unroll 8
+#pragma GCC unroll 9
         for (int k = 2; k < taps; k++, power *= at) {
             if (k % 2)
                 odd += power * y[k];
@@ -92,28 +104,28 @@ INLINE void winograd_n_of_taps(const int side, const int taps, const int scaled,
         p[2 * i] = even - odd;
         if (scaled) p[2 * i - 1] *= factor[i], p[2 * i] *= factor[i];
     }
-    p[side - 1] = y[taps - 1];
+    if (side % 2 == 0) p[side - 1] = y[taps - 1];
 }
 
 INLINE void winograd_n_taps_of(const int side, const int taps, const int scaled, vec *y, const vec *p) {
-    const float *factor = winograd_n_factors[side == 8];
-    vec sums[3], differences[3];
-#pragma GCC unroll 3
-    for (int i = 1; i < side / 2; i++) {
+    const float *factor = winograd_n_factors[WINOGRAD_N_KIND(side)];
+    vec sums[PAIRS_MOST], differences[PAIRS_MOST];
+#pragma GCC unroll 4
+    for (int i = 1; i <= WINOGRAD_N_PAIRS(side); i++) {
         sums[i - 1] = p[2 * i - 1] + p[2 * i], differences[i - 1] = p[2 * i - 1] - p[2 * i];
         if (scaled) sums[i - 1] *= factor[i], differences[i - 1] *= factor[i];
     }
-    float powers[3] = {1.0f, 1.0f, 1.0f};
-#pragma GCC unroll 8
+    float powers[PAIRS_MOST] = {1.0f, 1.0f, 1.0f, 1.0f};
+#pragma GCC unroll 9
     for (int k = 0; k < taps; k++) {
         const vec *pairs = k % 2 ? differences : sums;
         vec sum = powers[0] * pairs[0];
-#pragma GCC unroll 3
-        for (int i = 1; i < side / 2 - 1; i++) sum += powers[i] * pairs[i];
-#pragma GCC unroll 3
-        for (int i = 0; i < 3; i++) powers[i] *= winograd_n_at[i];
+#pragma GCC unroll 4
+        for (int i = 1; i < WINOGRAD_N_PAIRS(side); i++) sum += powers[i] * pairs[i];
+#pragma GCC unroll 4
+        for (int i = 0; i < WINOGRAD_N_PAIRS(side); i++) powers[i] *= winograd_n_at[side % 2][i];
         if (k == 0) sum += (scaled ? factor[0] : 1.0f) * p[0];
-        if (k == taps - 1) sum += p[side - 1];
+        if (k == taps - 1 && side % 2 == 0) sum += p[side - 1];
         y[k] = sum;
     }
 }
@@ -121,7 +133,9 @@ INLINE void winograd_n_taps_of(const int side, const int taps, const int scaled,
 /* ---- the kinds: side and kernel. BODY(side, r) for the one at hand ---- */
 #define WINOGRAD_N_KINDS(side, r, BODY)   \
     do {                                  \
-        if ((r) == 5)                     \
+        if ((side) == 9)                  \
+            BODY(9, 5);                   \
+        else if ((r) == 5)                \
             BODY(8, 5);                   \
         else if ((side) == 8)             \
             BODY(8, 3);                   \
@@ -155,10 +169,10 @@ INLINE void winograd_n_in_body(const int side, const int r, const float *x, int6
         const int64_t at = left + j;
         vec d[SIDE_MOST], p[SIDE_MOST];
         const int inside = at >= 0 && at < w;
-#pragma GCC unroll 8
+#pragma GCC unroll 9
         for (int i = 0; i < side; i++) d[i] = vload(inside ? row[i] + at * step[i] : (const float *)&zero);
         winograd_n_of_inputs(side, p, d);
-#pragma GCC unroll 8
+#pragma GCC unroll 9
         for (int i = 0; i < side; i++) line[i * cols + j] = p[i];
     }
     for (int64_t t = 0; t < tiles; t++) {
@@ -167,7 +181,7 @@ INLINE void winograd_n_in_body(const int side, const int r, const float *x, int6
         for (int i = 0; i < side; i++) {
             vec p[SIDE_MOST];
             winograd_n_of_inputs(side, p, line + i * cols + m * t);
-#pragma GCC unroll 8
+#pragma GCC unroll 9
             for (int j = 0; j < side; j++, to += point_step) vstore(to, p[j]);
         }
     }
@@ -186,10 +200,10 @@ INLINE void winograd_n_dy_body(const int side, const int r, const float *dy, int
     const int m = side + 1 - r;
     for (int64_t j = 0; j < m * tiles; j++) {
         vec y[SIDE_MOST], p[SIDE_MOST];
-#pragma GCC unroll 8
+#pragma GCC unroll 9
         for (int i = 0; i < m; i++) y[i] = i < rows && j < cols ? vload(dy + i * y_h + j * VW) : (vec){0};
         winograd_n_of_taps(side, m, 0, p, y);
-#pragma GCC unroll 8
+#pragma GCC unroll 9
         for (int i = 0; i < side; i++) line[i * m * tiles + j] = p[i];
     }
     for (int64_t t = 0; t < tiles; t++) {
@@ -198,7 +212,7 @@ INLINE void winograd_n_dy_body(const int side, const int r, const float *dy, int
         for (int i = 0; i < side; i++) {
             vec p[SIDE_MOST];
             winograd_n_of_taps(side, m, 0, p, line + (i * tiles + t) * m);
-#pragma GCC unroll 8
+#pragma GCC unroll 9
             for (int j = 0; j < side; j++, to += point_step) vstore(to, p[j]);
         }
     }
@@ -218,7 +232,7 @@ INLINE void winograd_n_body(const int m, const int n, const float *u, const floa
     const int64_t rest = winograd_n_spread(n * k * VW) - n * k * VW;
     for (; points > 0; points--, v += rest) {
         vec acc[TILE_N_ROWS][TILE_N_COLS];
-#pragma GCC unroll 8
+#pragma GCC unroll 9
         for (int row = 0; row < m; row++)
 #pragma GCC unroll 6
             for (int j = 0; j < n; j++) acc[row][j] = (vec){0};
@@ -226,14 +240,14 @@ INLINE void winograd_n_body(const int m, const int n, const float *u, const floa
             vec x[TILE_N_COLS];
 #pragma GCC unroll 6
             for (int j = 0; j < n; j++) x[j] = vload(v + j * VW);
-#pragma GCC unroll 8
+#pragma GCC unroll 9
             for (int row = 0; row < m; row++) {
                 const vec b = vset(u[row]);
 #pragma GCC unroll 6
                 for (int j = 0; j < n; j++) acc[row][j] += b * x[j];
             }
         }
-#pragma GCC unroll 8
+#pragma GCC unroll 9
         for (int row = 0; row < m; row++)
 #pragma GCC unroll 6
             for (int j = 0; j < n; j++) vstore(out + (row * n + j) * VW, acc[row][j]);
@@ -253,14 +267,14 @@ INLINE void winograd_n_sums_body(const int m, const int n, const float *z, const
             vec x[TILE_N_COLS];
 #pragma GCC unroll 6
             for (int j = 0; j < n; j++) x[j] = vload(vt + j * VW);
-#pragma GCC unroll 8
+#pragma GCC unroll 9
             for (int i = 0; i < m; i++) {
                 const vec b = vload(zt + i * VW);
 #pragma GCC unroll 6
                 for (int j = 0; j < n; j++) acc[i * n + j] += b * x[j];
             }
         }
-#pragma GCC unroll 8
+#pragma GCC unroll 9
         for (int i = 0; i < m * n; i += 4) {
             const quad four = sum_four(acc[i], acc[i + 1], acc[i + 2], acc[i + 3]);
             if (i + 4 <= m * n)

@@ -12,23 +12,23 @@ INLINE void winograd_n_out(const int side, const int r, const fc_winograd_n_args
 #pragma GCC unroll 1 /* or the addresses of all points are kept at once, and spilled */
     for (int j = 0; j < side; j++, p += step) {
         vec column[SIDE_MOST], down[SIDE_MOST];
-#pragma GCC unroll 8
+#pragma GCC unroll 9
         for (int i = 0; i < side; i++) column[i] = vload(p + side * i * step);
         winograd_n_taps_of(side, m, 0, down, column);
-#pragma GCC unroll 8
+#pragma GCC unroll 9
         for (int i = 0; i < m; i++) t[i][j] = down[i];
     }
 #pragma GCC unroll 1
     for (int i = 0; i < m; i++) {
         winograd_n_taps_of(side, m, 0, out[i], t[i]);
-#pragma GCC unroll 8
+#pragma GCC unroll 9
         for (int j = 0; j < m; j++) {
             out[i][j] += bias;
             if (a->act) out[i][j] = vrelu(out[i][j]);
             if (!a->pool && i < rows && j < cols) vstore(y + i * a->y_h + j * VW, out[i][j]);
         }
     }
-    if (!a->pool) return;
+    if (m % 2 || !a->pool) return; /* windows would lie in two tiles */
     const int64_t idx_h = a->ow / 2 * VW;
     for (int i = 0; i < m; i += 2)
         for (int j = 0; j < m; j += 2) {
@@ -116,19 +116,19 @@ INLINE void winograd_n_add_body(const int side, const int r, const fc_winograd_n
         const float *from = p + place[t].at;
         for (int i = 0; i < side; i++) {
             vec q[SIDE_MOST], d[SIDE_MOST], *to = line + i * cols + m * t;
-#pragma GCC unroll 8
+#pragma GCC unroll 9
             for (int j = 0; j < side; j++, from += place[t].point_step) q[j] = vload(from);
             winograd_n_inputs_of(side, d, q);
-#pragma GCC unroll 8
+#pragma GCC unroll 9
             for (int j = 0; j < side; j++) to[j] += d[j];
         }
     }
     for (int64_t j = a->pad_w; j < cols && j < a->w + a->pad_w; j++) {
         vec q[SIDE_MOST], d[SIDE_MOST];
-#pragma GCC unroll 8
+#pragma GCC unroll 9
         for (int i = 0; i < side; i++) q[i] = line[i * cols + j];
         winograd_n_inputs_of(side, d, q);
-#pragma GCC unroll 8
+#pragma GCC unroll 9
         for (int i = 0; i < side; i++) {
             const int64_t row = top + i;
             if (row < 0 || row >= a->h) continue;

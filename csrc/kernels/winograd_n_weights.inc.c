@@ -79,10 +79,10 @@ FC_DEFINE(winograd_n_wgrad) {
 INLINE void winograd_n_taps(const int side, const int r, const fc_winograd_n_unpack_args *a, const float *u, int64_t step,
                             vec *taps) {
     vec t[5][SIDE_MOST];
-#pragma GCC unroll 8
+#pragma GCC unroll 9
     for (int j = 0; j < side; j++) {
         vec p[SIDE_MOST], down[5];
-#pragma GCC unroll 8
+#pragma GCC unroll 9
         for (int i = 0; i < side; i++) {
             const float *from = u + (side * i + j) * step;
             p[i] = vload(from);
@@ -129,7 +129,7 @@ INLINE void winograd_n_weight(const int side, const int r, const float taps[25][
 #pragma GCC unroll 5
         for (int i = 0; i < r; i++) g[i] = vload(taps[i * r + j]);
         winograd_n_of_taps(side, r, 1, p, g);
-#pragma GCC unroll 8
+#pragma GCC unroll 9
         for (int i = 0; i < side; i++) t[i][j] = p[i];
     }
     for (int i = 0; i < side; i++) {

@@ -187,7 +187,9 @@ def fuse_pooling(nodes, roots) -> None:
         if node.op.name != "max_pool2d" or not node.outputs or uses[node.inputs[0].id] != 1:
             continue
         producer = node.inputs[0].node
-        if producer is not None and producer.op.name == "conv2d" and node.attrs == POOLING_2X2:
+        if producer is None or producer.op.name != "conv2d" or node.attrs != POOLING_2X2:
+            continue
+        if producer.op.pools(producer):
             producer.attrs = {**producer.attrs, "pool": True}
             _absorb(producer, node)
 

@@ -69,6 +69,10 @@ class Conv2d(Op):
         g = geometry(node.inputs[0].shape, node.inputs[1].shape, node.attrs)
         return _frame(layout, g, g.x_halo(), planar(g))
 
+    def pools(self, node) -> bool:
+        """Whether the lanes_n kernel can take 2x2 maxima of the result in the same pass."""
+        return winograd_n.pools(geometry(node.inputs[0].shape, node.inputs[1].shape, node.attrs))
+
     def lower(self, node, b):
         g = geometry(node.inputs[0].shape, node.inputs[1].shape, node.attrs)
         x = b.get(node.inputs[0], PLAIN if b.layout == LANES_C and planar(g) else b.layout)

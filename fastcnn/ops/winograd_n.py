@@ -5,12 +5,12 @@ from __future__ import annotations
 from .. import config
 from .geometry import Geometry
 
-SIDES = {(3, 3): (6, 8), (5, 5): (8,)}  # of tiles of inputs, by kernel
+SIDES = {(3, 3): (6, 8), (5, 5): (8, 9)}  # of tiles of inputs, by kernel
 POINT_BYTES = 3 << 17  # what the points of a group of tiles may take
 GRADIENT_BYTES = 3 << 20  # in a weight gradient: each point is read once, from a farther cache
 IMAGES = 4  # blocks of them that a weight gradient sums before it adds up the lanes
 SUM_BYTES = 1 << 20  # what the sums of all slots of a weight gradient may take
-SLOTS = 8  # and how many there are at most
+SLOTS = 4  # and how many there are at most
 SUM_TILE = 8  # channels of a register tile at most
 # Multiply-adds' worth of time per point of a tile: of a product's, of an input and of an output channel (Zen 3).
 PRODUCT_WORK, INPUT_WORK, OUTPUT_WORK = 1.2, 8, 7
@@ -34,6 +34,12 @@ def choose_side(g: Geometry) -> int:
     if config.get_conv_algorithm() == "winograd" or _cost(g, side) < g.macs / g.n:
         return side
     return 0
+
+
+def pools(g: Geometry) -> bool:
+    """Whether 2x2 maxima can be taken in the same pass: no window lies in two tiles."""
+    side = choose_side(g)
+    return side == 0 or (side + 1 - g.kh) % 2 == 0
 
 
 class _Lowering:
