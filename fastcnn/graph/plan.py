@@ -17,7 +17,7 @@ from .backward import gradients
 from .lower import LANES_C, LANES_N, Builder, Ref, Storage
 from .trace import Symbol, topological
 
-SERIAL_PROGRAM = 1e6  # multiply-adds (some 20 us) below which waking other threads costs more than it saves
+SERIAL_PROGRAM = 2e5  # multiply-adds (some 10 us) below which other threads, awake, cost more than they save
 PREPARING = {  # kernels that turn weights into what others read, and what they write
     "pack_weights": ("out",),
     "gemm_pack_b": ("bp",),
