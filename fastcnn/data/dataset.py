@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import _core
+from .. import _core, config
 from ..arrays import as_array
+
+SHARED_FLOATS = 1 << 17  # of a batch from which on all threads read it
 
 
 class Dataset:
@@ -111,6 +113,7 @@ class Dataset:
         elif images.dtype == np.uint8:
             _core.run_kernel(
                 "gather_u8",
+                threads=config.get_num_threads() if out.size >= SHARED_FLOATS else 1,
                 x=images,
                 index=index,
                 y=out,

@@ -11,6 +11,7 @@ import numpy as np
 from ..random import generator
 from .dataset import Dataset
 
+AHEAD_BYTES = 1 << 21  # of images that are read in one go: several small batches, by all threads
 Transform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
@@ -69,11 +70,15 @@ class DataLoader:
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         epoch, self.epoch = self.epoch, self.epoch + 1
-        order, step, gather = self.order(epoch), self.batch_size, self.dataset._gather
+        step, batches = self.batch_size, len(self)
+        order = self.order(epoch)[: batches * step]
         rng = generator() if self.seed is None else np.random.default_rng([self.seed, epoch, 1])
-        for i in range(len(self)):
-            x, y = gather(order[i * step : (i + 1) * step])
-            yield (x if self.transform is None else self.transform(x, rng)), y
+        ahead = step * max(1, AHEAD_BYTES // (4 * step * max(1, self.dataset._size)))
+        for begin in range(0, len(order), ahead):
+            images, labels = self.dataset._gather(order[begin : begin + ahead])
+            for i in range(0, len(labels), step):
+                x, y = images[i : i + step], labels[i : i + step]
+                yield (x if self.transform is None else self.transform(x, rng)), y
 
 
 def as_dataset(data: Any) -> Dataset:
