@@ -63,14 +63,16 @@ def sizes(n, k, s, p, d, ceil_mode):
 
 
 def max_pool2d(x, **attrs):
-    """(y, flat positions)."""
+    """(y, flat positions): of the first maximum, or the last NaN."""
     v, where = pool_windows(x, attrs, -np.inf)
     v, where = (
         v.reshape(*v.shape[:4], -1),
         np.broadcast_to(where.reshape(1, 1, *where.shape[2:4], -1), (*v.shape[:4], where.shape[4] * where.shape[5])),
     )
-    rank = np.where(where < 0, -np.inf, np.where(np.isnan(v), np.inf, np.where(np.isneginf(v), -1e300, v)))
-    best = rank.argmax(-1)[..., None]
+    nan = np.isnan(v)
+    rank = np.where(where < 0, -np.inf, np.where(np.isneginf(v), -1e300, v))
+    last = v.shape[-1] - 1 - nan[..., ::-1].argmax(-1)
+    best = np.where(nan.any(-1), last, rank.argmax(-1))[..., None]
     return np.take_along_axis(v, best, -1)[..., 0], np.take_along_axis(where, best, -1)[..., 0]
 
 

@@ -220,6 +220,38 @@ def test_pooling_inside_the_convolution(groups, size, outputs, isa, monkeypatch)
     assert np.isnan(program(2).forward_token(arrays)[0][0][3, :, 0, 0]).any()
 
 
+@pytest.mark.parametrize("layout", ["lanes_c", "lanes_n"])
+@pytest.mark.parametrize("size", [(1, 2), (2, 1), (3, 3), (4, 9), (9, 8), (13, 18)])
+@pytest.mark.parametrize("relu", [False, True])
+def test_max_pooling_of_ties_nan_and_infinities(relu, size, layout, isa, monkeypatch):
+    """Values, and by the gradient of whole numbers every position; with a ReLU before it, folded into the gradient."""
+    rng = np.random.default_rng(sum(size))
+    x = rng.choice(np.float32([-np.inf, -1, -0.0, 0, 1, 1, 2]), (19, 5, *size))
+    x[::3, 1::2] = np.abs(rng.choice(np.float32([0, 1, np.inf, np.nan]), x[::3, 1::2].shape, p=[0.5, 0.4, 0.05, 0.05]))
+    x[1] = -np.inf
+    for (k, stride, pad, ceil) in [
+        (2, 2, 0, 0), (2, 2, 1, 0), (2, 2, 0, 1), (3, 1, 1, 0), (3, 1, 0, 0), (3, 2, 1, 0), (3, 2, 0, 0), (3, 2, 0, 1),
+        (3, 2, 1, 1), (2, 1, 0, 0), (3, 3, 1, 0), (5, 1, 2, 0),
+    ]:  # fmt: skip
+        if min(size) + 2 * pad < k:
+            continue
+        attrs = dict(kernel=(k, k), stride=(stride,) * 2, padding=(pad,) * 2, dilation=(1, 1), ceil_mode=bool(ceil))
+        inside = np.where(x <= 0, 0.0, x.astype(np.float64)) if relu else x.astype(np.float64)
+        want = ref.max_pool2d(inside, **attrs)[0]
+        dy = rng.integers(-9, 10, want.shape).astype(np.float32)
+        dx = ref.max_pool2d_grad(inside, dy.astype(np.float64), **attrs)
+        for threads in (1, 3):
+            monkeypatch.setattr(passes, "choose_layout", lambda *_: layout)
+            use_threads(monkeypatch, threads)
+            source = Symbol(x.shape)
+            pooled = add_node(OPS["map"], [source], kind="relu", alpha=0.0) if relu else source
+            program = Program([source], [add_node(OPS["max_pool2d"], [pooled], **attrs)[0]], [source])
+            y, got = run(program, [x], dy)
+            np.testing.assert_array_equal(y, want)
+            at = np.s_[:] if not relu else ~np.isnan(x) & (x > 0)  # what passes at a NaN is another question
+            np.testing.assert_array_equal(got[at], dx[at])
+
+
 @pytest.mark.parametrize("rows, k, n", [(1, 1025, 1003), (2, 513, 2049), (4, 130, 77), (7, 1025, 333)])
 def test_products_have_the_same_bits_at_any_thread_count(rows, k, n, isa, monkeypatch):
     rng = np.random.default_rng(rows)

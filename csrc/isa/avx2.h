@@ -8,6 +8,7 @@
 #include <immintrin.h>
 #define VSELECT(mask, a, b) (vec)_mm256_blendv_ps(b, a, (__m256)(mask))
 #define VGREATER(a, b) (vec)_mm256_max_ps(a, b)
+#define VMAX_INT(a, b) (ivec)_mm256_max_epi32((__m256i)(a), (__m256i)(b))
 #define VBYTES_LOAD(p) (ivec) _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(p)))
 #define VBYTES_STORE(p, v)                                                                                            \
     do {                                                                                                              \

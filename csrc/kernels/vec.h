@@ -21,13 +21,16 @@ INLINE void istore(int32_t *p, ivec v) { *(ivec_u *)p = v; }
 INLINE vec vset(float x) { return x - (vec){0}; }
 INLINE ivec iset(int32_t x) { return x - (ivec){0}; }
 
-/* What an ISA may have an instruction for (isa/<isa>.h): lanes of a where mask is -1, of b where it is 0; a > b ? a : b;
- * VW bytes as integers and back. */
+/* What an ISA may have an instruction for (isa/<isa>.h): lanes of a where mask is -1, of b where it is 0; a > b ? a : b
+ * (VMAX_INT: of integers); VW bytes as integers and back. */
 #ifndef VSELECT
 #define VSELECT(mask, a, b) (vec)(((mask) & (ivec)(a)) | (~(mask) & (ivec)(b)))
 #endif
 #ifndef VGREATER
 #define VGREATER(a, b) VSELECT((ivec)((a) > (b)), a, b)
+#endif
+#ifndef VMAX_INT
+#define VMAX_INT(a, b) (ivec)VSELECT((a) > (b), a, b)
 #endif
 #ifndef VBYTES_LOAD
 #define VBYTES_LOAD(p) __builtin_convertvector(*(const bvec *)(p), ivec)
