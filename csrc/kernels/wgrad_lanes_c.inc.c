@@ -3,15 +3,14 @@
 #include "tile_c.h"
 
 #define WGRAD_C_BLOCK (16 * 1024) /* bytes of dy of a block of rows */
-#define WGRAD_C_DW (192 * 1024)   /* bytes of dw that a unit of work keeps in the second-level cache */
-#define WGRAD_C_UNITS 8           /* units that a shape is cut into at least, if it has so many */
+#define WGRAD_C_DW (192 * 1024)   /* bytes of dw that are kept in the second-level cache meanwhile */
 
 typedef void (*wgrad_c_tile)(const fc_wgrad_lanes_c_args *a, const float *x, const float *dy, float *dw, int64_t rows,
-                             int fresh);
+                             int64_t next, int fresh);
 
-/* nb and m are literals. fresh: dw starts from here. */
+/* nb and m are literals. next: where, from x, what is read next begins. fresh: dw starts from here. */
 INLINE void wgrad_c_body(const int nb, const int m, const fc_wgrad_lanes_c_args *a, const float *x, const float *dy,
-                         float *dw, int64_t rows, int fresh) {
+                         float *dw, int64_t rows, int64_t next, int fresh) {
     vec acc[TILE_MAX][NV_MAX];
     const int64_t dw_step = a->nv * VW, x_w = a->x_w, y_w = a->y_w, y_c = a->y_c;
 #pragma GCC unroll 14
@@ -21,6 +20,7 @@ INLINE void wgrad_c_body(const int nb, const int m, const fc_wgrad_lanes_c_args 
     for (int64_t row = 0; row < rows; row++, x += a->x_h, dy += a->y_h) {
         const float *xp = x, *dp = dy;
         for (int64_t ow = a->ow; ow > 0; ow--, xp += x_w, dp += y_w) {
+            __builtin_prefetch(xp + next);
             vec d[NV_MAX];
 #pragma GCC unroll 4
             for (int v = 0; v < nb; v++) d[v] = vload(dp + v * y_c);
@@ -40,8 +40,8 @@ INLINE void wgrad_c_body(const int nb, const int m, const fc_wgrad_lanes_c_args 
 
 #define WGRAD_C_TILE(nb, m)                                                                                         \
     static void wgrad_c_##nb##_##m(const fc_wgrad_lanes_c_args *a, const float *x, const float *dy, float *dw,      \
-                                   int64_t rows, int fresh) {                                                       \
-        wgrad_c_body(nb, m, a, x, dy, dw, rows, fresh);                                                             \
+                                   int64_t rows, int64_t next, int fresh) {                                         \
+        wgrad_c_body(nb, m, a, x, dy, dw, rows, next, fresh);                                                       \
     }
 TILES(WGRAD_C_TILE)
 #define WGRAD_C_ENTRY(nb, m) TILE_ENTRY(wgrad_c, nb, m)
@@ -68,33 +68,39 @@ INLINE void wgrad_c_unit(const fc_wgrad_lanes_c_args *a, int64_t slot, int64_t b
                 for (int64_t run = first; run < last; run++)
                     for (int64_t tile = 0; tile < tiles; tile++) {
                         int64_t i = tile * m + (tile < longer ? tile : longer);
+                        int64_t next = tile == 0 && run + 1 < last ? a->runs[run + 1] - a->runs[run] : 0;
                         wgrad_c_tiles[nb - 1][m + (tile < longer) - 1](
-                            a, x + a->runs[run] + i, dy, dw + (run * a->run_len + i) * width, rows, fresh);
+                            a, x + a->runs[run] + i, dy, dw + (run * a->run_len + i) * width, rows, next, fresh);
                     }
             }
 }
 
-/* How many groups of panels and of runs: the least reading of x and dy for which a group's part of dw stays in the
- * second-level cache and there are enough units to share. It depends on the shape alone. */
-INLINE void wgrad_c_groups(const fc_wgrad_lanes_c_args *a, int64_t *panel_groups, int64_t *run_groups) {
-    double x_bytes = 4.0 * a->n * a->x_n, dy_bytes = 4.0 * a->n * a->oh * a->ow * a->npanels * a->nv * VW, best = 0;
-    *panel_groups = a->npanels, *run_groups = a->nruns;
-    for (int64_t pg = 1; pg <= a->npanels; pg++) {
-        int64_t panel_bytes = (a->npanels + pg - 1) / pg * a->nv * VBYTES * a->run_len; /* of dw, per run */
-        int64_t fit = WGRAD_C_DW / panel_bytes > 1 ? WGRAD_C_DW / panel_bytes : 1, rg = (a->nruns + fit - 1) / fit;
-        int64_t enough = (WGRAD_C_UNITS + a->slots * pg - 1) / (a->slots * pg);
-        if (rg < enough) rg = enough < a->nruns ? enough : a->nruns;
-        double cost = pg * x_bytes + rg * dy_bytes;
-        if (pg == 1 || cost < best) best = cost, *panel_groups = pg, *run_groups = rg;
-    }
+/* Runs of `panels` panels whose part of dw stays in the second-level cache. */
+INLINE int64_t wgrad_c_fit(const fc_wgrad_lanes_c_args *a, int64_t panels) {
+    int64_t fit = WGRAD_C_DW / (panels * a->nv * VBYTES * a->run_len);
+    return fit > 1 ? fit : 1;
 }
 
+/* In how many groups to take the panels: for the least reading of x and dy. */
+INLINE int64_t wgrad_c_groups(const fc_wgrad_lanes_c_args *a) {
+    double x_bytes = 4.0 * a->n * a->x_n, dy_bytes = 4.0 * a->n * a->oh * a->ow * a->npanels * a->nv * VW, best = 0;
+    int64_t best_groups = 1;
+    for (int64_t groups = 1; groups <= a->npanels; groups++) {
+        int64_t fit = wgrad_c_fit(a, (a->npanels + groups - 1) / groups);
+        double cost = groups * x_bytes + (a->nruns + fit - 1) / fit * dy_bytes;
+        if (groups == 1 || cost < best) best = cost, best_groups = groups;
+    }
+    return best_groups;
+}
+
+/* Threads share the runs of all groups and slots; each takes as many at a time as fit, all over the same blocks of rows. */
 FC_DEFINE(wgrad_lanes_c) {
-    int64_t lo, hi, pg, rg;
-    wgrad_c_groups(a, &pg, &rg);
-    share(a->slots * pg * rg, ith, nth, &lo, &hi);
-    for (int64_t unit = lo; unit < hi; unit++) {
-        int64_t r = unit % rg, p = unit / rg % pg, slot = unit / rg / pg;
-        wgrad_c_unit(a, slot, a->npanels * p / pg, a->npanels * (p + 1) / pg, a->nruns * r / rg, a->nruns * (r + 1) / rg);
+    int64_t groups = wgrad_c_groups(a), fit = wgrad_c_fit(a, (a->npanels + groups - 1) / groups), lo, hi;
+    share(a->slots * groups * a->nruns, ith, nth, &lo, &hi);
+    for (int64_t at = lo, count; at < hi; at += count) {
+        int64_t first = at % a->nruns, group = at / a->nruns % groups, slot = at / a->nruns / groups;
+        int64_t left = hi - at < a->nruns - first ? hi - at : a->nruns - first, parts = (left + fit - 1) / fit;
+        count = (left + parts - 1) / parts;
+        wgrad_c_unit(a, slot, a->npanels * group / groups, a->npanels * (group + 1) / groups, first, first + count);
     }
 }

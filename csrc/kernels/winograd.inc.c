@@ -221,7 +221,7 @@ static void winograd_wgrad_unit(const fc_winograd_wgrad_args *a, int64_t slot, i
                 for (int64_t part = 0, at = 0; part < parts; part++) {
                     int64_t height = rows + (part < longer);
                     wgrad_c_tiles[nb - 1][height - 1](&product, v + p * v_p + at, d + p * d_p + (panel - begin) * width,
-                                                      u + at * width, 1, fresh);
+                                                      u + at * width, 1, 0, fresh);
                     at += height;
                 }
             }
