@@ -74,6 +74,8 @@ static void max_pool_any(const fc_max_pool_args *a, int nans, int64_t n, int64_t
  * equals has the greatest. Where the window hangs over, rows are there twice. */
 typedef struct {
     const float *x[3];
+    const float *next; /* the first row below them, which is fetched meanwhile */
+    int64_t x_h;
     ivec key[3];
     float *y;
     uint8_t *taps;
@@ -125,6 +127,9 @@ INLINE void max_pool_windows(const pool_row *r, int k, int stride, int index, in
 #pragma GCC unroll 3
         for (int j = k - stride; j < k; j++)
             c[j] = max_of_column(r, k, index, edge, ow * stride - pad + j, w, sum + j % 2);
+        if (stride > 1 && !edge)
+#pragma GCC unroll 3
+            for (int i = 0; i < stride; i++) __builtin_prefetch(r->next + i * r->x_h + (ow * stride - pad) * VW);
         vec best;
         ivec tap = {0};
         max_of_columns(c, k, index, &best, &tap);
@@ -146,6 +151,8 @@ INLINE void max_pool_square(const fc_max_pool_args *a, int k, int stride, int in
         r.x[i] = a->x + n * a->x_n + c * a->x_c + (th.at + tap) * a->x_h;
         r.key[i] = iset((int32_t)(k * (k - tap)));
     }
+    r.next = a->x + n * a->x_n + c * a->x_c + (th.at + k) * a->x_h;
+    r.x_h = a->x_h;
     int64_t pad = a->pad_w, w = a->w, ow = a->ow, inside = (pad + stride - 1) / stride;
     int64_t end = w + pad >= k ? (w + pad - k) / stride + 1 : 0; /* [inside, end): windows with no column outside */
     if (end > ow) end = ow;
