@@ -27,6 +27,7 @@ def run(nodes: list[Node], roots: list[Symbol], layout: str, forward_ids: set[in
     fuse_norm_mask(nodes, roots)
     if layout == LANES_N:
         fuse_pooling(nodes, roots)
+        fuse_pooling_gradient(nodes, roots)
     narrow_positions(nodes, roots)
     recompute_normalised(nodes, forward_ids, parts(nodes, layout, vw))
     return topological(roots)
@@ -99,6 +100,13 @@ def fuse_relu_gradient(nodes, roots) -> None:
             mask = saved
         elif producer.op.name == "max_pool2d_bwd" and producer.attrs["pooled"].node.inputs[0] is saved:
             mask = producer.attrs["pooled"]  # a window passes its gradient where its maximum is above 0
+            above = producer.inputs[0].node
+            if above is not None and above.op.name == "conv2d_data" and uses[producer.inputs[0].id] == 1:
+                if not above.attrs.get("mask"):  # or is not given any there
+                    above.inputs.append(mask)
+                    above.attrs = {**above.attrs, "mask": True}
+                    _absorb(producer, node)
+                    continue
         else:
             continue
         producer.inputs.append(mask)
@@ -192,6 +200,26 @@ def fuse_pooling(nodes, roots) -> None:
         if producer.op.pools(producer):
             producer.attrs = {**producer.attrs, "pool": True}
             _absorb(producer, node)
+
+
+def fuse_pooling_gradient(nodes, roots) -> None:
+    """The gradient of a 2x2 max pooling that is part of conv2d: what needs no more than the places of the maxima does
+    without the gradient of the whole plane."""
+    for node in nodes:
+        if node.op.name != "max_pool2d_bwd" or not node.outputs or node.attrs.get("mask"):
+            continue
+        if not node.attrs["pooled"].node.attrs.get("pool"):
+            continue
+        dy, idx = node.inputs
+        for reader in nodes:
+            if node.outputs[0] not in reader.inputs or not reader.outputs:
+                continue
+            if reader.op.name == "channel_sum":
+                reader.inputs = [dy]
+            elif reader.op.name == "conv2d_weight" and reader.inputs[0] is not node.outputs[0]:
+                if reader.op.takes_pooled(reader):
+                    reader.inputs = [reader.inputs[0], dy, idx]
+                    reader.attrs = {**reader.attrs, "pooled": True}
 
 
 def narrow_positions(nodes, roots) -> None:

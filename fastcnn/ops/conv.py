@@ -154,7 +154,10 @@ class Conv2dData(Op):
 
 
 class Conv2dWeight(Op):
-    """dweight from x and dy; attrs shape is weight's."""
+    """dweight from x and dy; attrs shape is weight's.
+
+    With attrs pooled, dy is that of the result's 2x2 maxima and a third input has their places (lanes_n only).
+    """
 
     name = "conv2d_weight"
 
@@ -167,9 +170,15 @@ class Conv2dWeight(Op):
 
     def lower(self, node, b):
         g = geometry(node.inputs[0].shape, node.attrs["shape"], node.attrs)
-        lower = _lowering(b).lower_weight
         x = b.get(node.inputs[0], PLAIN if b.layout == LANES_C and planar(g) else b.layout)
-        lower(b, g, x, b.get(node.inputs[1], b.layout), b.out(node.outputs[0], PLAIN))
+        dy, dw = b.get(node.inputs[1], b.layout), b.out(node.outputs[0], PLAIN)
+        if node.attrs.get("pooled"):
+            return conv_lanes_n.lower_weight(b, g, x, dy, dw, b.get(node.inputs[2], LANES_N))
+        _lowering(b).lower_weight(b, g, x, dy, dw)
+
+    def takes_pooled(self, node) -> bool:
+        """Whether the lanes_n kernel can do with the gradient of 2x2 maxima and their places."""
+        return conv_lanes_n.takes_pooled(geometry(node.inputs[0].shape, node.attrs["shape"], node.attrs))
 
 
 class ChannelSum(Op):

@@ -9,6 +9,7 @@ import numpy as np
 from . import winograd_n
 from .geometry import Geometry, window_origin
 
+POOLED_RUN = 6  # elements of a run at most in a weight gradient from 2x2 maxima
 SLOT_ITEMS = 16  # a weight gradient of fewer items than this is cut along the batch too
 
 
@@ -152,7 +153,13 @@ def lower_data(b, g, dy, w, bias, mask, dx):
             )
 
 
-def lower_weight(b, g, x, dy, dw):
+def takes_pooled(g) -> bool:
+    """Whether lower_weight can do with the gradient of the result's 2x2 maxima and their places."""
+    return not winograd_n.choose_side(g) and g.kh * g.kw > 1 and g.kw <= POOLED_RUN
+
+
+def lower_weight(b, g, x, dy, dw, idx=None):
+    """idx: None, or the storage of the places of 2x2 maxima of the result, whose gradient dy is."""
     if winograd_n.choose_side(g):
         return winograd_n.lower_weight(b, g, x, dy, dw)
     runs, run_len, x_step, w_step, panels = _forward_runs(g, x, b.vw, across=False)
@@ -191,6 +198,8 @@ def lower_weight(b, g, x, dy, dw):
         x_w=g.stride[1] * b.vw,
         **dy.strides("y"),
         y_w=b.vw,
+        idx=idx.at() if idx else None,
+        idx_n=idx.sn if idx else 0,
     )
     if slots > 1:
         b.emit("sum_slots", slots * dw.floats, src=target.at(), dst=dw.at(), size=dw.floats, slots=slots)

@@ -9,7 +9,7 @@ SIDES = {(3, 3): (6, 8), (5, 5): (8, 9)}  # of tiles of inputs, by kernel
 POINT_BYTES = 3 << 17  # what the points of a group of tiles may take
 GRADIENT_BYTES = 3 << 20  # in a weight gradient: each point is read once, from a farther cache
 IMAGES = 4  # blocks of them that a weight gradient sums before it adds up the lanes
-SUM_BYTES = 1 << 20  # what the sums of all slots of a weight gradient may take
+SUM_BYTES = 9 << 17  # what the sums of all slots of a weight gradient may take
 SLOTS = 4  # and how many there are at most
 SUM_TILE = 8  # channels of a register tile at most
 # Multiply-adds' worth of time per point of a tile: of a product's, of an input and of an output channel (Zen 3).
