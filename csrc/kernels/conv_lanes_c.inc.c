@@ -12,7 +12,67 @@ typedef struct {
 typedef void (*conv_c_tile)(const fc_conv_lanes_c_args *a, const conv_c_slab *slab, const float *x, const float *add,
                             const float *mask, float *y);
 
-/* m, nb and ahead are literals. Pixels are reached from every third one, so that an address is a base and 0, 1 or 2 steps. */
+/* One term: the elements i of m pixels' runs times nb vectors of weights. Pixels are reached from every third one, so that an
+ * address is a base and 0, 1 or 2 steps. */
+INLINE void conv_c_term(const int nb, const int m, vec acc[TILE_MAX][NV_MAX], const float *const *base, int64_t step,
+                        int i, const float *w) {
+    if (nb <= m) {
+        vec wv[NV_MAX];
+#pragma GCC unroll 4
+        for (int v = 0; v < nb; v++) wv[v] = vload(w + v * VW);
+#pragma GCC unroll 14
+        for (int p = 0; p < m; p++) {
+            vec xv = vset(base[p / 3][p % 3 * step + i]);
+#pragma GCC unroll 4
+            for (int v = 0; v < nb; v++) acc[p][v] += xv * wv[v];
+        }
+    } else {
+        vec xv[NV_MAX];
+#pragma GCC unroll 4
+        for (int p = 0; p < m; p++) xv[p] = vset(base[p / 3][p % 3 * step + i]);
+#pragma GCC unroll 4
+        for (int v = 0; v < nb; v++) {
+            vec wv = vload(w + v * VW);
+#pragma GCC unroll 4
+            for (int p = 0; p < m; p++) acc[p][v] += xv[p] * wv;
+        }
+    }
+}
+
+/* The sum over a slab. step: floats between pixels, a literal where they are next to each other: then VW terms at a time.
+ * per_line: pixels of a cache line. */
+INLINE void conv_c_sum(const int nb, const int m, const int ahead, const fc_conv_lanes_c_args *a, const conv_c_slab *slab,
+                       const float *x, int64_t step, vec acc[TILE_MAX][NV_MAX]) {
+    const int64_t w_step = a->nv * VW;
+    const int dense = __builtin_constant_p(step), per_line = (dense || ahead) && VBYTES < 64 ? 64 / VBYTES : 1;
+    const float *w = slab->w;
+    for (const int64_t *runs = slab->runs; runs < slab->runs_end; runs++) {
+        const float *base[(TILE_MAX + 2) / 3];
+#pragma GCC unroll 5
+        for (int p = 0; p < m; p += 3) base[p / 3] = x + *runs + p * step;
+        const float *next = base[0] + m * step + a->run_len - VW; /* what the next tile reads first */
+#pragma GCC unroll 14
+        for (int p = 0; p < m; p += per_line) __builtin_prefetch(next + p * step);
+        if (ahead) __builtin_prefetch(slab->ahead + 16 * (runs - slab->runs), 0, 2);
+        int64_t left = a->run_len;
+        for (; dense && left >= VW; left -= VW) {
+            __asm__("" : "+r"(w)); /* else GCC loads ahead of this turn, and spills */
+#pragma GCC unroll 5
+            for (int p = 0; p < m; p += 3) __asm__("" : "+r"(base[p / 3]));
+#pragma GCC unroll 16
+            for (int i = 0; i < VW; i++, w += w_step) conv_c_term(nb, m, acc, base, step, i, w);
+#pragma GCC unroll 5
+            for (int p = 0; p < m; p += 3) base[p / 3] += VW;
+        }
+        for (; left > 0; left--, w += w_step) {
+            conv_c_term(nb, m, acc, base, step, 0, w);
+#pragma GCC unroll 5
+            for (int p = 0; p < m; p += 3) base[p / 3]++;
+        }
+    }
+}
+
+/* m, nb and ahead are literals. */
 INLINE void conv_c_body(const int nb, const int m, const int ahead, const fc_conv_lanes_c_args *a,
                         const conv_c_slab *slab, const float *x, const float *add,
                         const float *mask, float *y) {
@@ -37,42 +97,10 @@ INLINE void conv_c_body(const int nb, const int m, const int ahead, const fc_con
             if (mask) __builtin_prefetch(mask + p * a->m_w + v * a->m_c);
         }
 
-    const int64_t step = a->x_w, w_step = a->nv * VW;
-    const float *w = slab->w;
-    for (const int64_t *runs = slab->runs; runs < slab->runs_end; runs++) {
-        const float *base[(TILE_MAX + 2) / 3];
-#pragma GCC unroll 5
-        for (int p = 0; p < m; p += 3) base[p / 3] = x + *runs + p * step;
-        const float *next = base[0] + m * step + a->run_len - step; /* what the next tile reads first */
-#pragma GCC unroll 14
-        for (int p = 0; p < m * VBYTES; p += 64) __builtin_prefetch((const char *)next + p);
-        if (ahead) __builtin_prefetch(slab->ahead + 16 * (runs - slab->runs), 0, 2);
-        for (const float *end = base[0] + a->run_len; base[0] < end; w += w_step) {
-            if (nb <= m) {
-                vec wv[NV_MAX];
-#pragma GCC unroll 4
-                for (int v = 0; v < nb; v++) wv[v] = vload(w + v * VW);
-#pragma GCC unroll 14
-                for (int p = 0; p < m; p++) {
-                    vec xv = vset(base[p / 3][p % 3 * step]);
-#pragma GCC unroll 4
-                    for (int v = 0; v < nb; v++) acc[p][v] += xv * wv[v];
-                }
-            } else {
-                vec xv[NV_MAX];
-#pragma GCC unroll 4
-                for (int p = 0; p < m; p++) xv[p] = vset(base[p / 3][p % 3 * step]);
-#pragma GCC unroll 4
-                for (int v = 0; v < nb; v++) {
-                    vec wv = vload(w + v * VW);
-#pragma GCC unroll 4
-                    for (int p = 0; p < m; p++) acc[p][v] += xv[p] * wv;
-                }
-            }
-#pragma GCC unroll 5
-            for (int p = 0; p < m; p += 3) base[p / 3]++;
-        }
-    }
+    if (!ahead && a->x_w == VW) /* Winograd's few runs gain nothing */
+        conv_c_sum(nb, m, ahead, a, slab, x, VW, acc);
+    else
+        conv_c_sum(nb, m, ahead, a, slab, x, a->x_w, acc);
 
     if (slab->last && add)
 #pragma GCC unroll 14
