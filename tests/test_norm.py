@@ -13,6 +13,7 @@ from fastcnn.functional.normalization import channel_norm
 from fastcnn.graph import passes
 from fastcnn.graph.plan import Program
 from fastcnn.graph.trace import Symbol, topological
+from fastcnn.ops import norm
 
 EPS = np.finfo(np.float32).eps
 ISAS = [name for name, supported in _core.isas() if supported]
@@ -75,6 +76,9 @@ def test_against_float64(shape, layout, training, isa, monkeypatch):
         bound = 16 * EPS * largest * np.abs(dy).max() * (terms + 8) * max(1.0, spread if name == "dx" else 1.0)
         assert np.abs(a - b).max() <= bound, f"{name}: error {np.abs(a - b).max():.3g}, allowed {bound:.3g}"
     for threads in (2, 3, 7):
+        monkeypatch.setattr(
+            norm, "GROUP_BYTES", 5000 * threads
+        )  # from a group for every block of channels to one in all
         for a, b in zip(got, run(threads)):
             assert a.tobytes() == b.tobytes()
 
@@ -195,13 +199,13 @@ def test_kept_moments_are_folded_into_the_weights(n, affine, isa):
     rng = np.random.default_rng(n)
     fc.manual_seed(0)
     model, x = _Folded(affine), rng.standard_normal((n, 3, 6, 7)).astype(np.float32)
-    norms = [m for m in model.modules() if hasattr(m, "running_var")]
-    for norm in norms:
+    layers = [m for m in model.modules() if hasattr(m, "running_var")]
+    for layer in layers:
         state = {
-            "running_mean": rng.standard_normal(norm.num_features),
-            "running_var": rng.uniform(0.3, 4, norm.num_features),
+            "running_mean": rng.standard_normal(layer.num_features),
+            "running_var": rng.uniform(0.3, 4, layer.num_features),
         }
-        norm.load_state_dict({**norm.state_dict(), **{k: v.astype(np.float32) for k, v in state.items()}})
+        layer.load_state_dict({**layer.state_dict(), **{k: v.astype(np.float32) for k, v in state.items()}})
 
     def check():
         model.eval()
@@ -218,7 +222,7 @@ def test_kept_moments_are_folded_into_the_weights(n, affine, isa):
     model.train()
     model(x)  # moves the running statistics, and nothing else does
     second = check()
-    norms[1].running_var[...] = norms[1].running_var.numpy() * 2
+    layers[1].running_var[...] = layers[1].running_var.numpy() * 2
     third = check()
     model.conv2.weight[...] = model.conv2.weight.numpy() * 2
     fourth = check()

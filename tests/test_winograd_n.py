@@ -82,7 +82,9 @@ def test_activation_pooling_and_mask_are_fused(size, kind, isa, monkeypatch):  #
     shapes, pads = [(9, 7, *size), (10, 7, k, k), (10,)], (1, 1, 1, 1)
     arrays = [rng.standard_normal(s).astype(np.float32) for s in shapes]
     fused = program(kind, shapes, pads, 2, monkeypatch, relu=True, pool=True)
-    assert ("max_pool" in kernels(fused)) == (kind == (5, 9)) and kernels(fused) >= KERNELS  # a window in two of its tiles
+    assert ("max_pool" in kernels(fused)) == (kind == (5, 9)) and kernels(
+        fused
+    ) >= KERNELS  # a window in two of its tiles
     x, w, b = (a.astype(np.float64) for a in arrays)
     y = ref.conv2d(np.maximum(x, 0), w, b, pads=pads, **ATTRS)
     n, c, h, wide = y.shape

@@ -10,6 +10,7 @@ from .base import OPS, Op, check_float
 from .pool import blocked
 
 SLOT_PIXELS = 1024  # of a block of channels: parts of the batch, so large, are summed one by one, and
+GROUP_BYTES = 8 << 20  # of the last cache, that two passes over a group of channels may fill
 SLOT_ITEMS = 32  # channel planes times slots: what there is at least to share among threads
 
 
@@ -36,6 +37,16 @@ def _no_strides(name: str) -> dict[str, int]:
 
 def _count(shape) -> int:
     return int(np.prod(shape, dtype=object)) // shape[1]
+
+
+def _groups(x: Storage, values: int) -> list[tuple[int, int]]:
+    """(first channel, channels) of the groups of channels that one pass after the other goes over: with channels in the
+    lanes, so many that the second pass finds the `values` arrays of x's size in the last cache."""
+    if x.layout != LANES_C:
+        return [(0, x.channels)]
+    blocks = max(1, GROUP_BYTES // (4 * x.floats // x.c * values))
+    step = -(-x.c // -(-x.c // blocks)) * x.lanes
+    return [(first, min(step, x.channels - first)) for first in range(0, x.channels, step)]
 
 
 class BatchMoments(Op):
@@ -238,48 +249,59 @@ class BatchNormBwd(Op):
         dy = b.get(node.inputs[1], blocked(b, node.inputs[1]))
         x = b.get(node.inputs[0], dy.layout)
         mask = b.get(node.inputs[-1], dy.layout) if a.get("mask") else None
-        mean, var, *weight = (b.get(s, PLAIN, dense=True).at() for s in node.inputs[2 : 5 if a["affine"] else 4])
-        masked = dict(mask=mask.at() if mask else None, **(mask.strides("m") if mask else _no_strides("m")))
+        vectors = [b.get(s, PLAIN, dense=True) for s in node.inputs[2 : 5 if a["affine"] else 4]]
         slots = _slots(x)
         sums = b.new((x.channels, slots, 2), itemsize=8)
+        gradients = [b.out(s, PLAIN) for s in node.outputs[1:]] if want_affine and a["affine"] else [None, None]
+        factors = [_padded(b, x) for _ in range(3)] if want_dx else [None, None, None]
+        dx = b.out(node.outputs[0], x.layout) if want_dx else None
+        for first, channels in _groups(x, 3 if mask else 2):
+            of_group = [v and v.cut((x.shape[0], channels, *x.shape[2:]), first // x.lanes) for v in (x, dy, mask, dx)]
+            self._lower_group(
+                b,
+                *(of_group if channels < x.channels else (x, dy, mask, dx)),
+                [v.at(first) for v in vectors],
+                sums.at(first * slots * 2),
+                [v and v.at(first) for v in gradients],
+                [v and v.at(first) for v in factors],
+                dict(count=_count(node.inputs[0].shape), slots=slots, training=int(a["training"]), eps=a["eps"]),
+            )
+
+    @staticmethod
+    def _lower_group(b, x, dy, mask, dx, vectors, sums, gradients, factors, numbers):
+        mean, var, *weight = vectors
+        masked = dict(mask=mask.at() if mask else None, **(mask.strides("m") if mask else _no_strides("m")))
         b.emit(
             "batch_norm_bwd_sums",
             2.0 * x.floats,
             x=x.at(),
             dy=dy.at(),
             mean=mean,
-            sums=sums.at(),
+            sums=sums,
             channels=x.channels,
             **_planes(x),
             **x.strides("x"),
             **dy.strides("y"),
             **masked,
-            slots=slots,
+            slots=numbers["slots"],
         )
-        dweight, dbias = (
-            (b.out(s, PLAIN).at() for s in node.outputs[1:]) if want_affine and a["affine"] else (None, None)
-        )
-        of_dy, of_x, shift = (_padded(b, x).at() for _ in range(3)) if want_dx else (None, None, None)
+        of_dy, of_x, shift = factors
         b.emit(
             "batch_norm_bwd_scale",
             x.channels,
-            sums=sums.at(),
+            sums=sums,
             mean=mean,
             var=var,
             weight=weight[0] if weight else None,
-            dweight=dweight,
-            dbias=dbias,
+            dweight=gradients[0],
+            dbias=gradients[1],
             of_dy=of_dy,
             of_x=of_x,
             shift=shift,
             channels=x.channels,
-            count=_count(node.inputs[0].shape),
-            slots=slots,
-            training=int(a["training"]),
-            eps=a["eps"],
+            **numbers,
         )
-        if want_dx:
-            dx = b.out(node.outputs[0], x.layout)
+        if dx:
             b.emit(
                 "batch_norm_bwd",
                 2.0 * x.floats,

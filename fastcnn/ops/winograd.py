@@ -13,7 +13,7 @@ SIDE, POINTS, PAIR_POINTS = 6, 36, 12
 # input or output), and per weight, where the weights' transform is not kept from run to run.
 CHANNEL_WORK, WEIGHT_WORK = 300, 600
 FEWEST_TILES, MOST_TILES = 24, 72  # that are worked on at a time
-SCRATCH_BYTES = 32 << 20  # of all threads: beyond it, fewer tiles
+SCRATCH_BYTES = 16 << 20  # of all threads: beyond it, fewer tiles
 
 
 def fits(g: Geometry) -> bool:
