@@ -11,6 +11,7 @@ from . import _core
 MAX_THREADS = 1024
 _threads: int | None = None
 _weights = 0
+_statistics = 0
 _structure = 0
 _modes = 0
 
@@ -110,6 +111,16 @@ def weights_version() -> int:
 def weights_changed() -> None:
     global _weights
     _weights += 1
+
+
+def statistics_version() -> int:
+    """Grows whenever a forward run leaves other running statistics in modules."""
+    return _statistics
+
+
+def statistics_changed() -> None:
+    global _statistics
+    _statistics += 1
 
 
 def structure_version() -> int:

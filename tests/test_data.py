@@ -401,3 +401,16 @@ def test_mnist_downloads_what_is_missing(server, tmp_path, no_cache, monkeypatch
     (no_cache / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(OSError, match=r"(?s)t10k-labels.*503.*404.*put.*four files"):
         datasets.mnist()
+
+
+@pytest.mark.parametrize("labels", [(), (3000,)], ids=["classes", "maps"])
+def test_loader_reads_ahead_by_the_size_of_samples(labels, monkeypatch):
+    x = np.zeros((5000, 16), np.float32)
+    y = np.zeros((5000, *labels), np.float32 if labels else np.int64)
+    loader, read = DataLoader((x, y), 16), []
+    gather = loader.dataset._gather
+    monkeypatch.setattr(loader.dataset, "_gather", lambda index: read.append(len(index)) or gather(index))
+    next(iter(loader))
+    per_sample = (x.nbytes + y.nbytes) // 5000
+    assert 16 <= read[0] <= max(16, (2 << 20) // per_sample)
+    assert sum(len(b) for b, _ in loader) == 5000

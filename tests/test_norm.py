@@ -229,6 +229,45 @@ def test_kept_moments_are_folded_into_the_weights(n, affine, isa):
     assert not any(np.allclose(a, b, rtol=1e-3) for a, b in zip((first, second, third), (second, third, fourth)))
 
 
+@pytest.mark.parametrize("n", [2, 16])
+def test_statistics_moved_without_gradients_show_in_evaluation(n):
+    """By the whole model, by one module of it, by another model that shares modules, by a profile."""
+    model, x = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()), np.ones((n, 3, 9, 9), np.float32)
+    x += np.random.default_rng(0).standard_normal(x.shape).astype(np.float32)
+    others = [model, model[1], nn.Sequential(model[0], model[1])]
+    for moved in [*others, None]:
+        model.eval()
+        before = np.asarray(model(x))
+        with fc.no_grad():
+            model.train()
+            if moved is None:
+                fc.profile(model, 3 * x, runs=1)
+            else:
+                np.asarray(moved.train()(np.ones((n, 8, 7, 7), np.float32) if moved is model[1] else 3 * x))
+        model.eval()
+        after = np.asarray(model(x))
+        assert np.abs(after - before).max() > 1e-3
+        fresh = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()).eval()
+        fresh.load_state_dict(model.state_dict())
+        np.testing.assert_allclose(after, fresh(x), rtol=1e-5, atol=1e-5)
+
+
+def test_a_training_loop_packs_weights_once_per_iteration(monkeypatch):
+    """Its own norm's statistics, which move at each run, are nothing that its packed weights hold."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3))
+    x, opt, runs = np.ones((2, 3, 9, 9), np.float32), optim.SGD(model.parameters(), 0.1), []
+    original = Program._run
+    monkeypatch.setattr(
+        Program, "_run", lambda p, io, first, last: (runs.append(first), original(p, io, first, last))[1]
+    )
+    for _ in range(3):
+        y = model(x)
+        y.backward(np.ones(y.shape, np.float32))
+        opt.step()
+        opt.zero_grad()
+    assert runs.count(0) == 3 and len(runs) == 9  # prepare, forward, backward
+
+
 def test_moments_that_are_given_are_not_folded():
     """A function's arrays may be others at the next call."""
     rng = np.random.default_rng(0)

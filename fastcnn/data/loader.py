@@ -11,7 +11,7 @@ import numpy as np
 from ..random import generator
 from .dataset import Dataset
 
-AHEAD_BYTES = 1 << 21  # of images that are read in one go: several small batches, by all threads
+AHEAD_BYTES = 1 << 21  # of samples that are read in one go: several small batches, by all threads
 Transform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
@@ -27,6 +27,7 @@ class DataLoader:
     transform: called as transform(x, rng) on every batch, gives the x to use instead (RandomShift,
         or a function of one's own); rng is a numpy Generator that seed and epoch fix.
 
+    Small batches are read several at a time, 2 MB at most, and are parts of one array: who keeps one keeps those.
     Each pass over the loader is one epoch: the first is epoch 0. `set_epoch(e)` says which comes
     next, to go on where a run stopped. Raises ValueError or TypeError for bad arguments.
     """
@@ -73,7 +74,9 @@ class DataLoader:
         step, batches = self.batch_size, len(self)
         order = self.order(epoch)[: batches * step]
         rng = generator() if self.seed is None else np.random.default_rng([self.seed, epoch, 1])
-        ahead = step * max(1, AHEAD_BYTES // (4 * step * max(1, self.dataset._size)))
+        labels = self.dataset.labels
+        sample = 4 * self.dataset._size + labels.nbytes // max(1, len(labels))
+        ahead = step * max(1, AHEAD_BYTES // (step * max(1, sample)))
         for begin in range(0, len(order), ahead):
             images, labels = self.dataset._gather(order[begin : begin + ahead])
             for i in range(0, len(labels), step):

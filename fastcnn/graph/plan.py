@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import threading
@@ -101,14 +102,16 @@ class Program:
         self.layout = layout
         self._packs = self.bounds["prepare"][1] > 0
         self._moves_state = self.bounds["state"][0] < self.bounds["state"][1]
+        self._packs_state = any(
+            step.phase == "prepare" and step.kernel in ("fold_norm", "batch_norm_scale") for step in b.steps
+        )
         self._exposed = True
         self._output_types = [(s.shape, np.dtype(s.dtype)) for s in self.outputs]
         self._no_douts = (None,) * len(self.douts)
         self._no_grads = (None,) * len(self._free_grads())
         self._forward = (self.bounds["forward"][0], self.bounds["state"][1])
-        self.simple = not (self._random or self._targets or self.wrt or self.eager or self.verbose) and [
-            s.dtype for s in self.outputs
-        ] == ["float32"]
+        special = self._random or self._targets or self.wrt or self._moves_state or self.eager or self.verbose
+        self.simple = not special and [s.dtype for s in self.outputs] == ["float32"]
 
     def _find_targets(self, nodes):
         """(input, classes, ignored value, name) of the class indices that each run must check."""
@@ -276,11 +279,12 @@ class Program:
         for i in range(first, last):
             self.plan.run(io, i, i + 1, self.threads)
             step = self.steps[i]
-            if i + 1 < last and (self.steps[i + 1].node, self.steps[i + 1].kernel) == (step.node, step.kernel):
-                continue  # each step writes a part of the same array
-            out = next((f for f in map(step.fields.get, ("y", "dx", "c", "dw", "db")) if isinstance(f, Ref)), None)
+            out = _result(step)
             if clean and out is not None and step.node is not None:
                 root = lower._root(out.storage)
+                rest = itertools.takewhile(lambda s, node=step.node: s.node is node, self.steps[i + 1 : last])
+                if any(other is not None and lower._root(other.storage) is root for other in map(_result, rest)):
+                    continue  # each step writes a part of the same array
                 if root.base is None and out.storage.dense and out.storage.itemsize == 4:
                     values = self.arena.array(root.offset + 4 * out.storage.origin, (out.storage.floats,))
                     if np.isnan(values).any():
@@ -288,7 +292,7 @@ class Program:
 
     def _prepare(self, io):
         """Pack the weights, if they changed or the user holds an array that can change them."""
-        stamp = config.weights_version()
+        stamp = config.weights_version(), config.statistics_version() if self._packs_state else 0
         if self._prepared != stamp or self._exposed:
             self._exposed = any(p.exposed for p in self.params)
             self._run(io, *self.bounds["prepare"])
@@ -339,7 +343,7 @@ class Program:
                 self.seed[0] = seed
             self._run(io, *self._forward)
             if self._moves_state:
-                config.weights_changed()
+                config.statistics_changed()
             self._run_id += 1
             token = self._run_id
             self.arena.owner = (self, token)
@@ -391,6 +395,11 @@ class Program:
 
         bounds = roofline(self.threads) if predict else None
         return text(self, bounds, self.timings if timings is None else timings, first, last)
+
+
+def _result(step) -> Ref | None:
+    """What a step computes, where it is told by its name."""
+    return next((f for f in map(step.fields.get, ("y", "dx", "c", "dw", "db")) if isinstance(f, Ref)), None)
 
 
 def _owner(array: np.ndarray) -> np.ndarray:
