@@ -256,10 +256,10 @@ class BatchNormBwd(Op):
         factors = [_padded(b, x) for _ in range(3)] if want_dx else [None, None, None]
         dx = b.out(node.outputs[0], x.layout) if want_dx else None
         for first, channels in _groups(x, 3 if mask else 2):
-            of_group = [v and v.cut((x.shape[0], channels, *x.shape[2:]), first // x.lanes) for v in (x, dy, mask, dx)]
+            shape = (x.shape[0], channels, *x.shape[2:])
             self._lower_group(
                 b,
-                *(of_group if channels < x.channels else (x, dy, mask, dx)),
+                *(v and v.cut(shape, first // x.lanes) for v in (x, dy, mask, dx)),
                 [v.at(first) for v in vectors],
                 sums.at(first * slots * 2),
                 [v and v.at(first) for v in gradients],

@@ -45,11 +45,14 @@ def pays(vw: int, g: Geometry, lanes: int, red: int, oh: int, ow: int) -> bool:
     return work(vw, g, lanes, red, oh, ow) < float(g.n * g.kh * g.kw) * oh * ow * full_lanes * full_red
 
 
+def _blocks(b, total: int, floats: int) -> int:
+    """The fewest blocks in which to work on `total` tiles, each of which takes so many floats of a thread's scratch."""
+    return -(-total // max(FEWEST_TILES, min(MOST_TILES, SCRATCH_BYTES // (4 * floats * b.threads))))
+
+
 def _tiles(b, total: int, floats: int, panels: int) -> int:
-    """Tiles at a time, of `total`, each of which takes so many floats of a thread's scratch: where they are not too few
-    then, such that all threads get as many pairs of blocks of tiles and panels."""
-    most = max(FEWEST_TILES, min(MOST_TILES, SCRATCH_BYTES // (4 * floats * b.threads)))
-    blocks = -(-total // most)
+    """Tiles of a block: where they are not too few then, such that threads get as many pairs of block and panel."""
+    blocks = _blocks(b, total, floats)
     even = next(n for n in range(blocks, blocks + b.threads) if n * panels % b.threads == 0)
     return -(-total // (even if total >= even * FEWEST_TILES else blocks))
 
@@ -97,8 +100,8 @@ def lower_weight(b, g: Geometry, x, x_at, dy, dw):
     size = POINTS * panels * k * width
     slots = max(1, min(-(-UNITS // (3 * panels)), GRADIENT_BYTES // (4 * size), total // MOST_TILES))
     u = b.scratch(slots * size)
-    per_tile = PAIR_POINTS * (k + 16 + panels * width + 16)
-    tiles = _tiles(b, -(-total // slots), per_tile, b.threads)
+    per_tile, of_slot = PAIR_POINTS * (k + 16 + panels * width + 16), -(-total // slots)
+    tiles = -(-of_slot // _blocks(b, of_slot, per_tile))
     b.emit(
         "winograd_wgrad", 36.0 * total * k * outs * b.vw, x=x_at, dy=dy.at(), u=u.at(),
         scratch=b.scratch(tiles * per_tile * b.threads).at(), n=g.n, oh=g.oh, ow=g.ow, r=g.kh, blocks=blocks,
