@@ -117,6 +117,34 @@ FC_DEFINE(halo) {
     }
 }
 
+FC_DEFINE(pick_pixels) {
+    int64_t lo, hi;
+    share(a->n * a->c * a->h, ith, nth, &lo, &hi);
+    for (int64_t row = lo; row < hi; row++) {
+        const float *x = a->x + row / a->h / a->c * a->x_n + row / a->h % a->c * a->x_c + row % a->h * a->x_h;
+        float *y = a->y + row * a->w * VW;
+        for (int64_t i = 0; i < a->w; i++) vstore(y + i * VW, vload(x + i * a->x_w));
+    }
+}
+
+FC_DEFINE(place_pixels) {
+    const int64_t rows = (a->h + a->step_h - 1) / a->step_h, columns = (a->w + a->step_w - 1) / a->step_w;
+    int64_t lo, hi;
+    share(a->n * a->c * a->h, ith, nth, &lo, &hi);
+    for (int64_t at = lo; at < hi; at++) {
+        int64_t h = at % a->h, c = at / a->h % a->c, n = at / a->h / a->c;
+        const float *x = h % a->step_h ? 0 : a->x + (at / a->h * rows + h / a->step_h) * columns * VW;
+        const float *add = a->add ? a->add + n * a->r_n + c * a->r_c + h * a->r_h : 0;
+        const float *mask = a->mask ? a->mask + n * a->m_n + c * a->m_c + h * a->m_h : 0;
+        float *y = a->y + n * a->y_n + c * a->y_c + h * a->y_h;
+        for (int64_t w = 0, next = 0; w < a->w; w++) {
+            vec sum = add ? vload(add + w * VW) : (vec){0};
+            if (x && w == next) sum += vload(x), x += VW, next += a->step_w;
+            vstore(y + w * VW, mask ? vmask(sum, vload(mask + w * VW)) : sum);
+        }
+    }
+}
+
 FC_DEFINE(strided_copy) {
     const int64_t *size = a->table, *x_step = a->table + 6, *y_step = a->table + 12;
     int64_t outer = 1, lo, hi;

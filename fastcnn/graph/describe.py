@@ -19,6 +19,7 @@ HELPERS = (
     "pack",
     "halo",
     "copy",
+    "_pixels",
     "fill",
     "sum_",
     "winograd_weights",
@@ -176,6 +177,8 @@ def _touched(step: Step, name: str, storage: Storage) -> float:
         return np.inf
     if step.kernel == "halo":
         return storage.nbytes - 4.0 * f["n"] * f["c"] * f["h"] * f["w"] * f["lanes"]
+    if step.kernel == "pick_pixels" and name == "x":
+        return f["y"].storage.nbytes
     if step.kernel == "strided_copy":
         return 4.0 * float(np.prod(f["table"].storage.base[0], dtype=float))
     if "len" in f:

@@ -66,6 +66,12 @@ class Storage:
         part.sn, part.origin, part.root = self.sn, self.origin + block * self.sc, _root(self)
         return part
 
+    def batch(self, first: int, count: int) -> Storage:
+        """Its images [first, first + count); not of lanes_n."""
+        part = Storage((count, *self.shape[1:]), self.layout, self.halo, itemsize=self.itemsize)
+        part.sn, part.origin, part.root = self.sn, self.origin + first * self.sn, _root(self)
+        return part
+
     def same_place(self, other: Storage) -> bool:
         """Whether it begins where another begins."""
         return _root(self) is _root(other) and self.origin == other.origin

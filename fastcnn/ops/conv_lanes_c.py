@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..graph.lower import LANES_C, Ref, Storage
 from . import winograd
 from .geometry import Geometry, window_origin
-from .panels import make_panels, pack, pack_bias
+from .panels import Panels, make_panels, pack, pack_bias
 
 SLOT_ITEMS = 16  # a weight gradient of fewer items than this is cut along the batch too
+PICKED_BYTES = 4 << 20  # of pixels that a strided 1x1 convolution brings side by side at a time: they stay in the cache
 
 
 def choose_nv(b, lanes, lanes_per_group, pixels) -> int:
@@ -26,6 +32,115 @@ def choose_nv(b, lanes, lanes_per_group, pixels) -> int:
     return min(range(1, min(blocks, b.tile_nv + 1) + 1), key=cost)
 
 
+@dataclass
+class _Sums:
+    """What a convolution adds up: runs over its input (offsets, length) and packed weights and bias."""
+
+    runs: np.ndarray
+    run_len: int
+    panels: Panels
+    w: Storage
+    bias: Storage | None
+
+
+def _pack(b, runs, run_len, panels, w, bias, lanes) -> _Sums:
+    packed = pack(b, w, panels) if len(runs) else b.scratch(b.vw)
+    packed_bias = pack_bias(b, bias, lanes, panels.count, panels.width_vectors * b.vw) if bias else None
+    return _Sums(runs, run_len, panels, packed, packed_bias)
+
+
+def _beside(name, letter, value, at=(0, 0), step=(1, 1)):
+    """The fields of a value (or None) that the kernel reads beside y, from row and column `at` on."""
+    if value is None:
+        return {name: None, **{f"{letter}_{k}": 0 for k in "nchw"}}
+    strides = (value.sn, value.sc, step[0] * value.sh, step[1] * value.lanes)
+    return {
+        name: value.at(at[0] * value.sh + at[1] * value.lanes),
+        **{f"{letter}_{k}": s for k, s in zip("nchw", strides)},
+    }
+
+
+def _emit(b, work, sums: _Sums, x: Ref, x_steps, y, size, add=None, mask=None, act=0, at=(0, 0), step=(1, 1)) -> None:
+    """size: rows and columns of y, from pixel `at` on, `step` apart. x_steps: floats between images, rows, pixels."""
+    rows, cols = size
+    b.emit(
+        "conv_lanes_c",
+        work,
+        x=x,
+        w=sums.w.at(),
+        bias=sums.bias.at() if sums.bias else None,
+        runs=b.constant(sums.runs).at(),
+        panels=b.constant(sums.panels.x_panels).at(),
+        n=y.n,
+        oh=rows,
+        ow=cols,
+        nruns=len(sums.runs),
+        run_len=sums.run_len,
+        npanels=sums.panels.count,
+        nv=sums.panels.width_vectors,
+        **{f"x_{k}": floats for k, floats in zip("nhw", x_steps)},
+        **_beside("y", "y", y, at, step),
+        **_beside("add", "r", add, at, step),
+        **_beside("mask", "m", mask, at, step),
+        act=act,
+    )
+
+
+# ---- strided 1x1 convolutions: of stride 1 over pixels brought side by side, some images at a time -------------------
+def _skips(g: Geometry, x) -> bool:
+    return (g.kh, g.kw) == (1, 1) and g.stride != (1, 1) and not any(g.pads) and x.layout == LANES_C
+
+
+def _side_by_side(b, g: Geometry):
+    """The convolution of stride 1, and a place for the pixels of some of the images (as many in each part)."""
+    image = 4 * -(-g.c // b.vw) * b.vw * g.oh * g.ow
+    parts = -(-g.n // max(1, PICKED_BYTES // image))
+    return replace(g, h=g.oh, w=g.ow, stride=(1, 1)), b.new((-(-g.n // parts), g.c, g.oh, g.ow), LANES_C)
+
+
+def _parts(g: Geometry, images: int, *values):
+    """The values (or None), so many images at a time."""
+    for first in range(0, g.n, images):
+        yield [value and value.batch(first, min(images, g.n - first)) for value in values]
+
+
+def _pick(b, g: Geometry, x, pixels) -> None:
+    b.emit(
+        "pick_pixels",
+        x.n * pixels.sn,
+        x=x.at(),
+        y=pixels.at(),
+        n=x.n,
+        c=x.c,
+        h=g.oh,
+        w=g.ow,
+        x_n=x.sn,
+        x_c=x.sc,
+        x_h=g.stride[0] * x.sh,
+        x_w=g.stride[1] * b.vw,
+    )
+
+
+def _place(b, g: Geometry, pixels, add, mask, dx) -> None:
+    fields = {**_beside("add", "r", add), **_beside("mask", "m", mask)}
+    del fields["r_w"], fields["m_w"]
+    b.emit(
+        "place_pixels",
+        dx.n * dx.sn,
+        x=pixels.at(),
+        y=dx.at(),
+        n=dx.n,
+        c=dx.c,
+        h=g.h,
+        w=g.w,
+        step_h=g.stride[0],
+        step_w=g.stride[1],
+        **dx.strides("y"),
+        **fields,
+    )
+
+
+# ---- forward ---------------------------------------------------------------------------------------------------------
 def _forward_panels(b, g: Geometry, x, nv):
     area = g.kh * g.kw
     red_vw = x.lanes
@@ -42,105 +157,72 @@ def _forward_panels(b, g: Geometry, x, nv):
     return runs, len(taps[0][1]), panels
 
 
-def _beside(name, letter, value, at=(0, 0), step=(1, 1)):
-    """The fields of a value (or None) that the kernel reads beside y, from row and column `at` on."""
-    if value is None:
-        return {name: None, **{f"{letter}_{k}": 0 for k in "nchw"}}
-    strides = (value.sn, value.sc, step[0] * value.sh, step[1] * value.lanes)
-    return {
-        name: value.at(at[0] * value.sh + at[1] * value.lanes),
-        **{f"{letter}_{k}": s for k, s in zip("nchw", strides)},
-    }
-
-
 def lower_forward(b, g, x, w, bias, add, y, act):
     if winograd.pays(b.vw, g, g.o, g.c, g.oh, g.ow):
         origin = window_origin(g, x, x.lanes)
         return winograd.lower(b, g, x, origin, w, bias, add, None, y, g.o, g.c, g.oh, g.ow, False, act)
-    runs, run_len, panels = _forward_panels(b, g, x, choose_nv(b, g.o, g.og, g.ow))
-    packed = pack(b, w, panels)
-    packed_bias = pack_bias(b, bias, g.o, panels.count, panels.width_vectors * b.vw) if bias else None
-    b.emit(
-        "conv_lanes_c",
-        g.macs,
-        x=window_origin(g, x, x.lanes),
-        w=packed.at(),
-        bias=packed_bias.at() if bias else None,
-        y=y.at(),
-        runs=b.constant(runs).at(),
-        panels=b.constant(panels.x_panels).at(),
-        n=g.n,
-        oh=g.oh,
-        ow=g.ow,
-        nruns=len(runs),
-        run_len=run_len,
-        npanels=panels.count,
-        nv=panels.width_vectors,
-        x_n=x.sn,
-        x_h=g.stride[0] * x.sh,
-        x_w=g.stride[1] * x.lanes,
-        **y.strides("y"),
-        y_w=b.vw,
-        **_beside("add", "r", add),
-        **_beside("mask", "m", None),
-        act=act,
-    )
+    skips = _skips(g, x)
+    reads, source = _side_by_side(b, g) if skips else (g, x)
+    sums = _pack(b, *_forward_panels(b, reads, source, choose_nv(b, g.o, g.og, g.ow)), w, bias, g.o)
+    steps = (source.sn, reads.stride[0] * source.sh, reads.stride[1] * source.lanes)
+    for x_part, y_part, add_part in _parts(g, source.images, x, y, add):
+        if skips:
+            _pick(b, g, x_part, source)
+        origin = window_origin(reads, source, source.lanes)
+        _emit(b, g.macs / g.n * y_part.n, sums, origin, steps, y_part, (g.oh, g.ow), add_part, act=act)
+
+
+# ---- the data gradient -----------------------------------------------------------------------------------------------
+def _data_panels(b, g: Geometry, dy, h_taps, w_taps, nv):
+    """Of one phase."""
+    area = g.kh * g.kw
+    taps = []
+    ascending = sorted(w_taps, key=lambda t: t[1])
+    joined = all(q[1] - p[1] == 1 for p, q in zip(ascending, ascending[1:]))
+    for kh, offset in h_taps:
+        elements = [[(lane, kh * g.kw + kw) for lane in range(b.vw)] for kw, _ in ascending]
+        starts = [offset * dy.sh + shift * b.vw for _, shift in ascending]
+        if joined and elements:
+            taps.append((starts[0], sum(elements, [])))
+        else:
+            taps += list(zip(starts, elements))
+    group = dict(s_group=g.og * g.cg * area, s_lane=area, s_red=g.cg * area)
+    runs, panels = make_panels(b, g.c, g.cg, g.og, dy.c, b.vw, dy.sc, taps, nv, group)
+    return runs, len(taps[0][1]) if taps else 1, panels
 
 
 def lower_data(b, g, dy, w, bias, add, mask, dx):
     if winograd.pays(b.vw, g, g.c, g.o, g.h, g.w):
         origin = dy.at((g.pads[0] - g.kh + 1) * dy.sh + (g.pads[2] - g.kw + 1) * b.vw)
         return winograd.lower(b, g, dy, origin, w, bias, add, mask, dx, g.c, g.o, g.h, g.w, True, 0)
-    area = g.kh * g.kw
-    group = dict(s_group=g.og * g.cg * area, s_lane=area, s_red=g.cg * area)
+    if _skips(g, dx) and not bias:
+        return _lower_placed(b, g, dy, w, add, mask, dx)
     nv = choose_nv(b, g.c, g.cg, -(-g.w // g.stride[1]))
     for h0, rows, h_taps in g.phases(0):
         for w0, cols, w_taps in g.phases(1):
-            taps = []
-            ascending = sorted(w_taps, key=lambda t: t[1])
-            joined = all(q[1] - p[1] == 1 for p, q in zip(ascending, ascending[1:]))
-            for kh, offset in h_taps:
-                elements = [[(lane, kh * g.kw + kw) for lane in range(b.vw)] for kw, _ in ascending]
-                starts = [offset * dy.sh + shift * b.vw for _, shift in ascending]
-                if joined and elements:
-                    taps.append((starts[0], sum(elements, [])))
-                else:
-                    taps += list(zip(starts, elements))
-            runs, panels = make_panels(b, g.c, g.cg, g.og, dy.c, b.vw, dy.sc, taps, nv, group)
-            packed = pack(b, w, panels) if taps else b.scratch(b.vw)
-            packed_bias = pack_bias(b, bias, g.c, panels.count, panels.width_vectors * b.vw) if bias else None
-            b.emit(
-                "conv_lanes_c",
-                float(g.n * rows * cols * g.c) * len(panels.red),
-                x=dy.at(),
-                w=packed.at(),
-                bias=packed_bias.at() if bias else None,
-                y=dx.at(h0 * dx.sh + w0 * b.vw),
-                runs=b.constant(runs).at(),
-                panels=b.constant(panels.x_panels).at(),
-                n=g.n,
-                oh=rows,
-                ow=cols,
-                nruns=len(runs),
-                run_len=len(taps[0][1]) if taps else 1,
-                npanels=panels.count,
-                nv=nv,
-                x_n=dy.sn,
-                x_h=dy.sh,
-                x_w=b.vw,
-                y_n=dx.sn,
-                y_c=dx.sc,
-                y_h=g.stride[0] * dx.sh,
-                y_w=g.stride[1] * b.vw,
-                **_beside("add", "r", add, (h0, w0), g.stride),
-                **_beside("mask", "m", mask, (h0, w0), g.stride),
-                act=0,
-            )
+            sums = _pack(b, *_data_panels(b, g, dy, h_taps, w_taps, nv), w, bias, g.c)
+            work, steps = float(g.n * rows * cols * g.c) * len(sums.panels.red), (dy.sn, dy.sh, b.vw)
+            _emit(b, work, sums, dy.at(), steps, dx, (rows, cols), add, mask, at=(h0, w0), step=g.stride)
 
 
+def _lower_placed(b, g, dy, w, add, mask, dx):
+    reads, pixels = _side_by_side(b, g)
+    taps = [(0, 0)]
+    sums = _pack(b, *_data_panels(b, reads, dy, taps, taps, choose_nv(b, g.c, g.cg, g.ow)), w, None, g.c)
+    for dy_part, add_part, mask_part, dx_part in _parts(g, pixels.images, dy, add, mask, dx):
+        work, steps = g.macs / g.n * dx_part.n, (dy.sn, dy.sh, b.vw)
+        _emit(b, work, sums, dy_part.at(), steps, pixels.batch(0, dx_part.n), (g.oh, g.ow))
+        _place(b, g, pixels, add_part, mask_part, dx_part)
+
+
+# ---- the weight gradient ---------------------------------------------------------------------------------------------
 def lower_weight(b, g, x, dy, dw):
     if winograd.pays(b.vw, g, g.o, g.c, g.oh, g.ow):
         return winograd.lower_weight(b, g, x, window_origin(g, x, x.lanes), dy, dw)
+    if _skips(g, x):
+        pixels = b.new((g.n, g.c, g.oh, g.ow), LANES_C)
+        _pick(b, g, x, pixels)
+        g, x = replace(g, h=g.oh, w=g.ow, stride=(1, 1)), pixels
     blocks = -(-g.o // b.vw)
     nv = min(3, blocks) if g.groups == 1 else choose_nv(b, g.o, g.og, g.ow)
     runs, run_len, panels = _forward_panels(b, g, x, nv)
