@@ -1,4 +1,5 @@
-"""Strided 1x1 convolutions, which bring their pixels side by side, against float64 on every instruction set."""
+"""Strided convolutions that work on some images at a time, 1x1 ones on pixels brought side by side, against float64 on
+every instruction set."""
 
 import numpy as np
 import pytest
@@ -11,8 +12,6 @@ from fastcnn.graph.trace import Symbol, add_node
 from fastcnn.ops import OPS, conv_lanes_c
 from fastcnn.ops.arithmetic import arithmetic
 
-NO_PADS = (0, 0, 0, 0)
-
 
 def program(shapes, attrs):
     """Two convolutions of relu(x), one added to the other: the sums and the mask are taken into their steps."""
@@ -23,17 +22,18 @@ def program(shapes, attrs):
     return Program([x, *params], [y], [x, *params])
 
 
-@pytest.mark.parametrize("bytes_", [1, conv_lanes_c.PICKED_BYTES])  # with 1, image by image
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("bytes_", [1, conv_lanes_c.PART_BYTES])  # with 1, image by image
 @pytest.mark.parametrize("stride", [(2, 2), (1, 2), (3, 1), (2, 3)])
 @pytest.mark.parametrize(
     "case", [(1, 1, 1, 8, 8, 1), (3, 7, 9, 17, 9, 1), (2, 12, 13, 16, 33, 1), (5, 5, 6, 20, 18, 2)]
 )
-def test_against_float64(case, stride, bytes_, isa, monkeypatch):  # noqa: F811
+def test_against_float64(case, stride, bytes_, k, isa, monkeypatch):  # noqa: F811
     monkeypatch.setattr(passes, "choose_layout", lambda *_: "lanes_c")
-    monkeypatch.setattr(conv_lanes_c, "PICKED_BYTES", bytes_)
+    monkeypatch.setattr(conv_lanes_c, "PART_BYTES", bytes_)
     n, h, w, channels, outputs, groups = case
-    attrs = dict(stride=stride, dilation=(1, 1), groups=groups, pads=NO_PADS)
-    weight = (outputs, channels // groups, 1, 1)
+    attrs = dict(stride=stride, dilation=(1, 1), groups=groups, pads=(k // 2,) * 4)
+    weight = (outputs, channels // groups, k, k)
     shapes = [(n, channels, h, w), weight, (outputs,), weight]
     rng = np.random.default_rng(h)
     arrays = [rng.standard_normal(s).astype(np.float32) for s in shapes]
@@ -43,7 +43,10 @@ def test_against_float64(case, stride, bytes_, isa, monkeypatch):  # noqa: F811
         p = program(shapes, attrs)
         kernels = [step.kernel for step in p.steps]
         times = n if bytes_ == 1 else 1
-        assert kernels.count("pick_pixels") == 2 * times + 2 and kernels.count("place_pixels") == 2 * times
+        moves = (2 * times + 2, 2 * times) if k == 1 else (0, 0)
+        assert (kernels.count("pick_pixels"), kernels.count("place_pixels")) == moves
+        phases = 1 if k == 1 else min(stride[0], h) * min(stride[1], w)
+        assert kernels.count("conv_lanes_c") == (2 * times if k == 1 else 2) + 2 * times * phases
         assert not {"zip", "map", "map_bwd"} & set(kernels[1:])
         dy = np.random.default_rng(1).standard_normal(p.outputs[0].shape).astype(np.float32)
         results.append(run(p, arrays, dy))

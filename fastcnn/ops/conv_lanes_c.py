@@ -12,7 +12,7 @@ from .geometry import Geometry, window_origin
 from .panels import Panels, make_panels, pack, pack_bias
 
 SLOT_ITEMS = 16  # a weight gradient of fewer items than this is cut along the batch too
-PICKED_BYTES = 4 << 20  # of pixels that a strided 1x1 convolution brings side by side at a time: they stay in the cache
+PART_BYTES = 4 << 20  # what several steps of a strided convolution go over stays in the cache: so much at a time
 
 
 def choose_nv(b, lanes, lanes_per_group, pixels) -> int:
@@ -93,9 +93,14 @@ def _skips(g: Geometry, x) -> bool:
 
 def _side_by_side(b, g: Geometry):
     """The convolution of stride 1, and a place for the pixels of some of the images (as many in each part)."""
-    image = 4 * -(-g.c // b.vw) * b.vw * g.oh * g.ow
-    parts = -(-g.n // max(1, PICKED_BYTES // image))
-    return replace(g, h=g.oh, w=g.ow, stride=(1, 1)), b.new((-(-g.n // parts), g.c, g.oh, g.ow), LANES_C)
+    images = _images(g, 4 * -(-g.c // b.vw) * b.vw * g.oh * g.ow)
+    return replace(g, h=g.oh, w=g.ow, stride=(1, 1)), b.new((images, g.c, g.oh, g.ow), LANES_C)
+
+
+def _images(g: Geometry, size: int) -> int:
+    """How many images of `size` bytes make a part: all parts get as many."""
+    parts = -(-g.n // max(1, PART_BYTES // size))
+    return -(-g.n // parts)
 
 
 def _parts(g: Geometry, images: int, *values):
@@ -198,11 +203,16 @@ def lower_data(b, g, dy, w, bias, add, mask, dx):
     if _skips(g, dx) and not bias:
         return _lower_placed(b, g, dy, w, add, mask, dx)
     nv = choose_nv(b, g.c, g.cg, -(-g.w // g.stride[1]))
+    phases = []
     for h0, rows, h_taps in g.phases(0):
         for w0, cols, w_taps in g.phases(1):
             sums = _pack(b, *_data_panels(b, g, dy, h_taps, w_taps, nv), w, bias, g.c)
-            work, steps = float(g.n * rows * cols * g.c) * len(sums.panels.red), (dy.sn, dy.sh, b.vw)
-            _emit(b, work, sums, dy.at(), steps, dx, (rows, cols), add, mask, at=(h0, w0), step=g.stride)
+            phases.append((sums, (h0, w0), (rows, cols)))
+    images = g.n if len(phases) == 1 else _images(g, 4 * dx.sn)  # phases write the same lines of dx
+    for dy_part, add_part, mask_part, dx_part in _parts(g, images, dy, add, mask, dx):
+        for sums, at, size in phases:
+            work, steps = float(dx_part.n * size[0] * size[1] * g.c) * len(sums.panels.red), (dy.sn, dy.sh, b.vw)
+            _emit(b, work, sums, dy_part.at(), steps, dx_part, size, add_part, mask_part, at=at, step=g.stride)
 
 
 def _lower_placed(b, g, dy, w, add, mask, dx):
