@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..graph.lower import LANES_C, Ref, Storage
-from . import winograd
+from . import depthwise, winograd
 from .geometry import Geometry, window_origin
-from .panels import Panels, make_panels, pack, pack_bias
+from .panels import Panels, beside, make_panels, pack, pack_bias, part_images, parts, unpack
 
 SLOT_ITEMS = 16  # a weight gradient of fewer items than this is cut along the batch too
-PART_BYTES = 4 << 20  # what several steps of a strided convolution go over stays in the cache: so much at a time
 
 
 def choose_nv(b, lanes, lanes_per_group, pixels) -> int:
@@ -49,17 +48,6 @@ def _pack(b, runs, run_len, panels, w, bias, lanes) -> _Sums:
     return _Sums(runs, run_len, panels, packed, packed_bias)
 
 
-def _beside(name, letter, value, at=(0, 0), step=(1, 1)):
-    """The fields of a value (or None) that the kernel reads beside y, from row and column `at` on."""
-    if value is None:
-        return {name: None, **{f"{letter}_{k}": 0 for k in "nchw"}}
-    strides = (value.sn, value.sc, step[0] * value.sh, step[1] * value.lanes)
-    return {
-        name: value.at(at[0] * value.sh + at[1] * value.lanes),
-        **{f"{letter}_{k}": s for k, s in zip("nchw", strides)},
-    }
-
-
 def _emit(b, work, sums: _Sums, x: Ref, x_steps, y, size, add=None, mask=None, act=0, at=(0, 0), step=(1, 1)) -> None:
     """size: rows and columns of y, from pixel `at` on, `step` apart. x_steps: floats between images, rows, pixels."""
     rows, cols = size
@@ -79,9 +67,9 @@ def _emit(b, work, sums: _Sums, x: Ref, x_steps, y, size, add=None, mask=None, a
         npanels=sums.panels.count,
         nv=sums.panels.width_vectors,
         **{f"x_{k}": floats for k, floats in zip("nhw", x_steps)},
-        **_beside("y", "y", y, at, step),
-        **_beside("add", "r", add, at, step),
-        **_beside("mask", "m", mask, at, step),
+        **beside("y", "y", y, at, step),
+        **beside("add", "r", add, at, step),
+        **beside("mask", "m", mask, at, step),
         act=act,
     )
 
@@ -93,20 +81,8 @@ def _skips(g: Geometry, x) -> bool:
 
 def _side_by_side(b, g: Geometry):
     """The convolution of stride 1, and a place for the pixels of some of the images (as many in each part)."""
-    images = _images(g, 4 * -(-g.c // b.vw) * b.vw * g.oh * g.ow)
+    images = part_images(g, 4 * -(-g.c // b.vw) * b.vw * g.oh * g.ow)
     return replace(g, h=g.oh, w=g.ow, stride=(1, 1)), b.new((images, g.c, g.oh, g.ow), LANES_C)
-
-
-def _images(g: Geometry, size: int) -> int:
-    """How many images of `size` bytes make a part: all parts get as many."""
-    parts = -(-g.n // max(1, PART_BYTES // size))
-    return -(-g.n // parts)
-
-
-def _parts(g: Geometry, images: int, *values):
-    """The values (or None), so many images at a time."""
-    for first in range(0, g.n, images):
-        yield [value and value.batch(first, min(images, g.n - first)) for value in values]
 
 
 def _pick(b, g: Geometry, x, pixels) -> None:
@@ -127,7 +103,7 @@ def _pick(b, g: Geometry, x, pixels) -> None:
 
 
 def _place(b, g: Geometry, pixels, add, mask, dx) -> None:
-    fields = {**_beside("add", "r", add), **_beside("mask", "m", mask)}
+    fields = {**beside("add", "r", add), **beside("mask", "m", mask)}
     del fields["r_w"], fields["m_w"]
     b.emit(
         "place_pixels",
@@ -163,6 +139,8 @@ def _forward_panels(b, g: Geometry, x, nv):
 
 
 def lower_forward(b, g, x, w, bias, add, y, act):
+    if depthwise.fits(g):
+        return depthwise.lower_forward(b, g, x, w, bias, add, y, act)
     if winograd.pays(b.vw, g, g.o, g.c, g.oh, g.ow):
         origin = window_origin(g, x, x.lanes)
         return winograd.lower(b, g, x, origin, w, bias, add, None, y, g.o, g.c, g.oh, g.ow, False, act)
@@ -170,7 +148,7 @@ def lower_forward(b, g, x, w, bias, add, y, act):
     reads, source = _side_by_side(b, g) if skips else (g, x)
     sums = _pack(b, *_forward_panels(b, reads, source, choose_nv(b, g.o, g.og, g.ow)), w, bias, g.o)
     steps = (source.sn, reads.stride[0] * source.sh, reads.stride[1] * source.lanes)
-    for x_part, y_part, add_part in _parts(g, source.images, x, y, add):
+    for x_part, y_part, add_part in parts(g, source.images, x, y, add):
         if skips:
             _pick(b, g, x_part, source)
         origin = window_origin(reads, source, source.lanes)
@@ -197,6 +175,8 @@ def _data_panels(b, g: Geometry, dy, h_taps, w_taps, nv):
 
 
 def lower_data(b, g, dy, w, bias, add, mask, dx):
+    if depthwise.fits(g):
+        return depthwise.lower_data(b, g, dy, w, bias, add, mask, dx)
     if winograd.pays(b.vw, g, g.c, g.o, g.h, g.w):
         origin = dy.at((g.pads[0] - g.kh + 1) * dy.sh + (g.pads[2] - g.kw + 1) * b.vw)
         return winograd.lower(b, g, dy, origin, w, bias, add, mask, dx, g.c, g.o, g.h, g.w, True, 0)
@@ -208,8 +188,8 @@ def lower_data(b, g, dy, w, bias, add, mask, dx):
         for w0, cols, w_taps in g.phases(1):
             sums = _pack(b, *_data_panels(b, g, dy, h_taps, w_taps, nv), w, bias, g.c)
             phases.append((sums, (h0, w0), (rows, cols)))
-    images = g.n if len(phases) == 1 else _images(g, 4 * dx.sn)  # phases write the same lines of dx
-    for dy_part, add_part, mask_part, dx_part in _parts(g, images, dy, add, mask, dx):
+    images = g.n if len(phases) == 1 else part_images(g, 4 * dx.sn)  # phases write the same lines of dx
+    for dy_part, add_part, mask_part, dx_part in parts(g, images, dy, add, mask, dx):
         for sums, at, size in phases:
             work, steps = float(dx_part.n * size[0] * size[1] * g.c) * len(sums.panels.red), (dy.sn, dy.sh, b.vw)
             _emit(b, work, sums, dy_part.at(), steps, dx_part, size, add_part, mask_part, at=at, step=g.stride)
@@ -219,7 +199,7 @@ def _lower_placed(b, g, dy, w, add, mask, dx):
     reads, pixels = _side_by_side(b, g)
     taps = [(0, 0)]
     sums = _pack(b, *_data_panels(b, reads, dy, taps, taps, choose_nv(b, g.c, g.cg, g.ow)), w, None, g.c)
-    for dy_part, add_part, mask_part, dx_part in _parts(g, pixels.images, dy, add, mask, dx):
+    for dy_part, add_part, mask_part, dx_part in parts(g, pixels.images, dy, add, mask, dx):
         work, steps = g.macs / g.n * dx_part.n, (dy.sn, dy.sh, b.vw)
         _emit(b, work, sums, dy_part.at(), steps, pixels.batch(0, dx_part.n), (g.oh, g.ow))
         _place(b, g, pixels, add_part, mask_part, dx_part)
@@ -227,6 +207,8 @@ def _lower_placed(b, g, dy, w, add, mask, dx):
 
 # ---- the weight gradient ---------------------------------------------------------------------------------------------
 def lower_weight(b, g, x, dy, dw):
+    if depthwise.fits(g):
+        return depthwise.lower_weight(b, g, x, dy, dw)
     if winograd.pays(b.vw, g, g.o, g.c, g.oh, g.ow):
         return winograd.lower_weight(b, g, x, window_origin(g, x, x.lanes), dy, dw)
     if _skips(g, x):
@@ -262,16 +244,4 @@ def lower_weight(b, g, x, dy, dw):
         **dy.strides("y"),
         y_w=b.vw,
     )
-    b.emit(
-        "unpack_wgrad",
-        packed.floats,
-        src=packed.at(),
-        dw=dw.at(),
-        panels=b.constant(panels.w_panels).at(),
-        red=b.constant(panels.red).at(),
-        npanels=panels.count,
-        k=len(panels.red),
-        width=width,
-        **panels.group,
-        slots=slots,
-    )
+    unpack(b, packed, dw, panels, slots)

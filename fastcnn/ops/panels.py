@@ -1,10 +1,15 @@
-"""How weights and biases are packed for channels in the lanes (csrc/kernels.def, pack_weights)."""
+"""What convolutions with channels in the lanes share: packed weights and biases (csrc/kernels.def, pack_weights), the
+fields of values beside the output, parts of a batch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+
+from .geometry import Geometry
+
+PART_BYTES = 4 << 20  # what several steps of a strided convolution go over stays in the cache: so much at a time
 
 
 @dataclass
@@ -78,6 +83,23 @@ def pack(b, w, panels: Panels):
     return packed
 
 
+def unpack(b, packed, dw, panels: Panels, slots: int) -> None:
+    """Emit the way back: a weight gradient from the sum of the slots' packed ones."""
+    b.emit(
+        "unpack_wgrad",
+        packed.floats,
+        src=packed.at(),
+        dw=dw.at(),
+        panels=b.constant(panels.w_panels).at(),
+        red=b.constant(panels.red).at(),
+        npanels=panels.count,
+        k=len(panels.red),
+        width=panels.width_vectors * b.vw,
+        **panels.group,
+        slots=slots,
+    )
+
+
 def pack_bias(b, bias, lanes: int, count: int, width: int):
     """Emit the packing of a bias (Storage) of `lanes` channels into `count` panels `width` wide; the packed storage."""
     packed = b.scratch(count * width)
@@ -99,3 +121,26 @@ def pack_bias(b, bias, lanes: int, count: int, width: int):
         s_red=0,
     )
     return packed
+
+
+def beside(name, letter, value, at=(0, 0), step=(1, 1)):
+    """The fields of a value (or None) that the kernel reads beside y, from row and column `at` on."""
+    if value is None:
+        return {name: None, **{f"{letter}_{k}": 0 for k in "nchw"}}
+    strides = (value.sn, value.sc, step[0] * value.sh, step[1] * value.lanes)
+    return {
+        name: value.at(at[0] * value.sh + at[1] * value.lanes),
+        **{f"{letter}_{k}": s for k, s in zip("nchw", strides)},
+    }
+
+
+def part_images(g: Geometry, size: int) -> int:
+    """How many images of `size` bytes make a part: all parts get as many."""
+    parts = -(-g.n // max(1, PART_BYTES // size))
+    return -(-g.n // parts)
+
+
+def parts(g: Geometry, images: int, *values):
+    """The values (or None), so many images at a time."""
+    for first in range(0, g.n, images):
+        yield [value and value.batch(first, min(images, g.n - first)) for value in values]
