@@ -9,26 +9,9 @@ import numpy as np
 from ..graph.lower import LANES_C, Ref, Storage
 from . import depthwise, winograd
 from .geometry import Geometry, window_origin
-from .panels import Panels, beside, make_panels, pack, pack_bias, part_images, parts, unpack
+from .panels import Panels, beside, choose_nv, make_panels, pack, pack_bias, part_images, parts, unpack
 
 SLOT_ITEMS = 16  # a weight gradient of fewer items than this is cut along the batch too
-
-
-def choose_nv(b, lanes, lanes_per_group, pixels) -> int:
-    """Vectors of a panel: the register tiles of nv vectors that fill a row of pixels best; of equals the usual nv."""
-    blocks = -(-lanes // b.vw)
-    if lanes_per_group < lanes and lanes_per_group % b.vw == 0:
-        blocks = lanes_per_group // b.vw
-    accumulators = b.tile_m * b.tile_nv
-
-    def cost(nv):  # register-tile steps per pixel and vector; a tile of fewer than 8 accumulators waits for them
-        rows = accumulators // nv
-        tiles = -(-pixels // rows)
-        longer, short = pixels % tiles, pixels // tiles
-        steps = longer * max(8, (short + 1) * nv) + (tiles - longer) * max(8, short * nv) + 2 * tiles
-        return steps / nv, nv != b.tile_nv
-
-    return min(range(1, min(blocks, b.tile_nv + 1) + 1), key=cost)
 
 
 @dataclass
@@ -146,7 +129,7 @@ def lower_forward(b, g, x, w, bias, add, y, act):
         return winograd.lower(b, g, x, origin, w, bias, add, None, y, g.o, g.c, g.oh, g.ow, False, act)
     skips = _skips(g, x)
     reads, source = _side_by_side(b, g) if skips else (g, x)
-    sums = _pack(b, *_forward_panels(b, reads, source, choose_nv(b, g.o, g.og, g.ow)), w, bias, g.o)
+    sums = _pack(b, *_forward_panels(b, reads, source, choose_nv(b, g.o, g.og, g.cg, g.ow)), w, bias, g.o)
     steps = (source.sn, reads.stride[0] * source.sh, reads.stride[1] * source.lanes)
     for x_part, y_part, add_part in parts(g, source.images, x, y, add):
         if skips:
@@ -182,7 +165,7 @@ def lower_data(b, g, dy, w, bias, add, mask, dx):
         return winograd.lower(b, g, dy, origin, w, bias, add, mask, dx, g.c, g.o, g.h, g.w, True, 0)
     if _skips(g, dx) and not bias:
         return _lower_placed(b, g, dy, w, add, mask, dx)
-    nv = choose_nv(b, g.c, g.cg, -(-g.w // g.stride[1]))
+    nv = choose_nv(b, g.c, g.cg, g.og, -(-g.w // g.stride[1]))
     phases = []
     for h0, rows, h_taps in g.phases(0):
         for w0, cols, w_taps in g.phases(1):
@@ -198,7 +181,7 @@ def lower_data(b, g, dy, w, bias, add, mask, dx):
 def _lower_placed(b, g, dy, w, add, mask, dx):
     reads, pixels = _side_by_side(b, g)
     taps = [(0, 0)]
-    sums = _pack(b, *_data_panels(b, reads, dy, taps, taps, choose_nv(b, g.c, g.cg, g.ow)), w, None, g.c)
+    sums = _pack(b, *_data_panels(b, reads, dy, taps, taps, choose_nv(b, g.c, g.cg, g.og, g.ow)), w, None, g.c)
     for dy_part, add_part, mask_part, dx_part in parts(g, pixels.images, dy, add, mask, dx):
         work, steps = g.macs / g.n * dx_part.n, (dy.sn, dy.sh, b.vw)
         _emit(b, work, sums, dy_part.at(), steps, pixels.batch(0, dx_part.n), (g.oh, g.ow))
@@ -216,7 +199,7 @@ def lower_weight(b, g, x, dy, dw):
         _pick(b, g, x, pixels)
         g, x = replace(g, h=g.oh, w=g.ow, stride=(1, 1)), pixels
     blocks = -(-g.o // b.vw)
-    nv = min(3, blocks) if g.groups == 1 else choose_nv(b, g.o, g.og, g.ow)
+    nv = min(3, blocks) if g.groups == 1 else choose_nv(b, g.o, g.og, g.cg, g.ow)
     runs, run_len, panels = _forward_panels(b, g, x, nv)
     items = panels.count * len(runs) * -(-run_len // 8)
     slots = 1 if items >= SLOT_ITEMS else min(g.n, 8)

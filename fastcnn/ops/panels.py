@@ -24,6 +24,36 @@ class Panels:
     group: dict  # lanes_per_group, red_per_group, s_group, s_lane, s_red
 
 
+def _spans(vw, lanes, lanes_per_group, red_per_group, red_vw, nv) -> list[tuple[int, int]]:
+    """The blocks of reduction channels [first, end) that the groups of each panel need."""
+    spans = []
+    for begin in range(0, -(-lanes // vw) * vw, nv * vw):
+        last = min(lanes, begin + nv * vw) - 1
+        low = begin // lanes_per_group * red_per_group // red_vw
+        spans.append((low, -(-((last // lanes_per_group + 1) * red_per_group) // red_vw)))
+    return spans
+
+
+def _widest(spans) -> int:
+    return max(end - first for first, end in spans)
+
+
+def choose_nv(b, lanes, lanes_per_group, red_per_group, pixels) -> int:
+    """Vectors of a panel: those whose register tiles fill a row of pixels best and whose groups need few reduction
+    channels; of equals the usual number."""
+    accumulators = b.tile_m * b.tile_nv
+
+    def cost(nv):  # register-tile steps per pixel and vector; a tile of fewer than 8 accumulators waits for them
+        rows = accumulators // nv
+        tiles = -(-pixels // rows)
+        longer, short = pixels % tiles, pixels // tiles
+        steps = longer * max(8, (short + 1) * nv) + (tiles - longer) * max(8, short * nv) + 2 * tiles
+        reduction = _widest(_spans(b.vw, lanes, lanes_per_group, red_per_group, b.vw, nv))
+        return reduction * steps / nv, nv != b.tile_nv
+
+    return min(range(1, min(-(-lanes // b.vw), b.tile_nv + 1) + 1), key=cost)
+
+
 def make_panels(b, lanes, lanes_per_group, red_per_group, red_blocks, red_vw, block_stride, taps, nv, group):
     """Panels of nv vectors of lane channels, each over the reduction blocks that its groups need.
 
@@ -34,13 +64,8 @@ def make_panels(b, lanes, lanes_per_group, red_per_group, red_blocks, red_vw, bl
     blocks = -(-lanes // vw)
     count = -(-blocks // nv)
     groups = max(1, lanes // lanes_per_group)
-    spans = []
-    for p in range(count):
-        first, last = p * nv * vw, min(lanes, (p + 1) * nv * vw) - 1
-        low = first // lanes_per_group * red_per_group // red_vw
-        high = -(-((last // lanes_per_group + 1) * red_per_group) // red_vw)
-        spans.append((low, high))
-    need = max(high - low for low, high in spans) if groups > 1 else red_blocks
+    spans = _spans(vw, lanes, lanes_per_group, red_per_group, red_vw, nv)
+    need = _widest(spans) if groups > 1 else red_blocks
     x_panels, w_panels = [], []
     for p, (low, _) in enumerate(spans):
         low = min(low, red_blocks - need)
