@@ -9,7 +9,7 @@ from test_ops import isa, run, use_threads  # noqa: F401 - isa is a fixture
 from fastcnn.graph import passes
 from fastcnn.graph.plan import Program
 from fastcnn.graph.trace import Symbol, add_node
-from fastcnn.ops import OPS, panels
+from fastcnn.ops import OPS, conv_taps, panels
 from fastcnn.ops.arithmetic import arithmetic
 
 
@@ -27,7 +27,15 @@ def program(shapes, attrs):
 @pytest.mark.parametrize("stride", [(2, 2), (1, 2), (3, 1), (2, 3)])
 @pytest.mark.parametrize(
     "case",
-    [(1, 1, 1, 8, 8, 1), (3, 7, 9, 17, 9, 1), (2, 12, 13, 16, 33, 1), (5, 5, 6, 20, 18, 2), (3, 9, 21, 19, 19, 19)],
+    [
+        (1, 1, 1, 8, 8, 1),
+        (3, 7, 9, 17, 9, 1),
+        (2, 12, 13, 16, 33, 1),
+        (5, 5, 6, 20, 18, 2),
+        (3, 9, 21, 19, 19, 19),
+        (2, 7, 19, 3, 12, 1),
+        (2, 7, 19, 12, 2, 1),
+    ],
 )
 def test_against_float64(case, stride, bytes_, k, isa, monkeypatch):  # noqa: F811
     monkeypatch.setattr(passes, "choose_layout", lambda *_: "lanes_c")
@@ -44,13 +52,16 @@ def test_against_float64(case, stride, bytes_, k, isa, monkeypatch):  # noqa: F8
         p = program(shapes, attrs)
         kernels = [step.kernel for step in p.steps]
         times = n if bytes_ == 1 else 1
-        depthwise, picks = groups > 2, k == 1 and groups <= 2
-        moves = (2 * times + 2, 2 * times) if picks else (0, 0)
-        assert (kernels.count("pick_pixels"), kernels.count("place_pixels")) == moves
-        phases = 1 if picks else min(stride[0], h) * min(stride[1], w)
-        convolutions = (2 * times if picks else 2) + 2 * times * phases
-        assert kernels.count("depthwise" if depthwise else "conv_lanes_c") == convolutions
-        assert not {"zip", "map", "map_bwd"} & set(kernels[1:])
+        if min(channels, outputs) > conv_taps.FEW:
+            depthwise, picks = groups > 2, k == 1 and groups <= 2
+            moves = (2 * times + 2, 2 * times) if picks else (0, 0)
+            assert (kernels.count("pick_pixels"), kernels.count("place_pixels")) == moves
+            phases = 1 if picks else min(stride[0], h) * min(stride[1], w)
+            convolutions = (2 * times if picks else 2) + 2 * times * phases
+            assert kernels.count("depthwise" if depthwise else "conv_lanes_c") == convolutions
+        else:
+            assert "conv_few" in kernels
+        assert channels <= conv_taps.FEW or not {"zip", "map", "map_bwd"} & set(kernels[1:])
         dy = np.random.default_rng(1).standard_normal(p.outputs[0].shape).astype(np.float32)
         results.append(run(p, arrays, dy))
     for got in results[1:]:

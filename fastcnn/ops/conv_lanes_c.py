@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..graph.lower import LANES_C, Ref, Storage
-from . import depthwise, winograd
+from . import conv_taps, winograd
 from .geometry import Geometry, window_origin
 from .panels import Panels, beside, choose_nv, make_panels, pack, pack_bias, part_images, parts, unpack
 
@@ -122,11 +122,11 @@ def _forward_panels(b, g: Geometry, x, nv):
 
 
 def lower_forward(b, g, x, w, bias, add, y, act):
-    if depthwise.fits(g):
-        return depthwise.lower_forward(b, g, x, w, bias, add, y, act)
     if winograd.pays(b.vw, g, g.o, g.c, g.oh, g.ow):
         origin = window_origin(g, x, x.lanes)
         return winograd.lower(b, g, x, origin, w, bias, add, None, y, g.o, g.c, g.oh, g.ow, False, act)
+    if conv_taps.fits_forward(g):
+        return conv_taps.lower_forward(b, g, x, w, bias, add, y, act)
     skips = _skips(g, x)
     reads, source = _side_by_side(b, g) if skips else (g, x)
     sums = _pack(b, *_forward_panels(b, reads, source, choose_nv(b, g.o, g.og, g.cg, g.ow)), w, bias, g.o)
@@ -158,11 +158,11 @@ def _data_panels(b, g: Geometry, dy, h_taps, w_taps, nv):
 
 
 def lower_data(b, g, dy, w, bias, add, mask, dx):
-    if depthwise.fits(g):
-        return depthwise.lower_data(b, g, dy, w, bias, add, mask, dx)
     if winograd.pays(b.vw, g, g.c, g.o, g.h, g.w):
         origin = dy.at((g.pads[0] - g.kh + 1) * dy.sh + (g.pads[2] - g.kw + 1) * b.vw)
         return winograd.lower(b, g, dy, origin, w, bias, add, mask, dx, g.c, g.o, g.h, g.w, True, 0)
+    if conv_taps.fits_data(g):
+        return conv_taps.lower_data(b, g, dy, w, bias, add, mask, dx)
     if _skips(g, dx) and not bias:
         return _lower_placed(b, g, dy, w, add, mask, dx)
     nv = choose_nv(b, g.c, g.cg, g.og, -(-g.w // g.stride[1]))
@@ -190,8 +190,8 @@ def _lower_placed(b, g, dy, w, add, mask, dx):
 
 # ---- the weight gradient ---------------------------------------------------------------------------------------------
 def lower_weight(b, g, x, dy, dw):
-    if depthwise.fits(g):
-        return depthwise.lower_weight(b, g, x, dy, dw)
+    if conv_taps.depthwise(g):
+        return conv_taps.lower_weight(b, g, x, dy, dw)
     if winograd.pays(b.vw, g, g.o, g.c, g.oh, g.ow):
         return winograd.lower_weight(b, g, x, window_origin(g, x, x.lanes), dy, dw)
     if _skips(g, x):

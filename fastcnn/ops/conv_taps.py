@@ -1,27 +1,44 @@
-"""Depthwise convolution with channels in the lanes: all products are of vectors (csrc/kernels.def, depthwise)."""
+"""Convolutions with channels in the lanes that go tap by tap, all products being of vectors: depthwise ones, and those
+to a few channels, whose panels would be zeros for the most part (csrc/kernels.def, depthwise and conv_few)."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from .geometry import Geometry, window_origin
+from .geometry import Geometry, planar, window_origin
 from .panels import Panels, beside, pack, pack_bias, part_images, parts, unpack
 
+FEW = 4  # output channels that conv_few takes at most
 SLOT_BLOCKS = 16  # a weight gradient of fewer blocks of channels than this is cut along the batch too
 
 
-def fits(g: Geometry) -> bool:
+def depthwise(g: Geometry) -> bool:
     """Whether every channel has one filter, and there are several."""
     return g.groups == g.c == g.o > 1
 
 
-def _panels(b, g: Geometry, taps) -> Panels:
-    """A panel for each block of channels; taps: of the filter, in the order in which they are packed."""
-    blocks = -(-g.c // b.vw)
-    table = [(0, block * b.vw, min(b.vw, g.c - block * b.vw)) for block in range(blocks)]
-    group = dict(lanes_per_group=g.c, red_per_group=1, s_group=0, s_lane=g.kh * g.kw, s_red=0)
-    panels = np.array(table, np.int64)
-    return Panels(1, blocks, panels, panels, np.array([(0, tap) for tap in taps], np.int64).reshape(-1, 2), group)
+def fits_forward(g: Geometry) -> bool:
+    return depthwise(g) or (g.groups == 1 and g.o <= FEW and not planar(g))
+
+
+def fits_data(g: Geometry) -> bool:
+    return depthwise(g) or (g.groups == 1 and g.c <= FEW)
+
+
+def _panels(b, g: Geometry, taps, data: bool) -> Panels:
+    """A panel for each block of input channels; taps: of the filter, in the order in which they are packed."""
+    area = g.kh * g.kw
+    if depthwise(g):
+        lanes, outs, strides = g.c, 1, dict(s_lane=area, s_red=0)
+    elif data:
+        lanes, outs, strides = g.o, g.c, dict(s_lane=g.cg * area, s_red=area)
+    else:
+        lanes, outs, strides = g.c, g.o, dict(s_lane=area, s_red=g.cg * area)
+    table = np.array([(0, first, min(b.vw, lanes - first)) for first in range(0, lanes, b.vw)], np.int64)
+    red = np.array([(out, tap) for tap in taps for out in range(outs)], np.int64).reshape(-1, 2)
+    return Panels(
+        1, len(table), table, table, red, dict(lanes_per_group=lanes, red_per_group=outs, s_group=0, **strides)
+    )
 
 
 def _forward_taps(g: Geometry, x):
@@ -34,24 +51,30 @@ def _offsets(b, taps):
     return b.constant(np.array([offset for _, offset in taps], np.int64)).at()
 
 
-def _pack(b, g: Geometry, taps, w, bias):
+def _pack(b, g: Geometry, taps, w, bias, data: bool):
     """The weights of some taps, and the bias."""
-    weights = pack(b, w, _panels(b, g, [tap for tap, _ in taps])) if taps else b.scratch(b.vw)
-    return weights, pack_bias(b, bias, g.c, -(-g.c // b.vw), b.vw) if bias else None
+    lanes = g.c if data else g.o
+    weights = pack(b, w, _panels(b, g, [tap for tap, _ in taps], data)) if taps else b.scratch(b.vw)
+    return weights, pack_bias(b, bias, lanes, -(-lanes // b.vw), b.vw) if bias else None
 
 
 def _emit(b, g, taps, packed, x, x_steps, y, size, add=None, mask=None, act=0, at=(0, 0), step=(1, 1)) -> None:
     """size: rows and columns of y, from pixel `at` on, `step` apart. x_steps: floats between rows and pixels."""
     w, bias = packed
+    pixels = float(y.n * size[0] * size[1])
+    if depthwise(g):
+        kernel, work, channels = "depthwise", pixels * g.c, dict(c=y.c)
+    else:
+        kernel, work = "conv_few", pixels * g.c * g.o
+        channels = dict(blocks=x.storage.c, outs=y.channels)
     b.emit(
-        "depthwise",
-        float(y.n * size[0] * size[1] * g.c) * len(taps),
+        kernel,
+        work * len(taps),
         x=x,
         w=w.at(),
         bias=bias.at() if bias else None,
         taps=_offsets(b, taps),
         n=y.n,
-        c=y.c,
         oh=size[0],
         ow=size[1],
         ntaps=len(taps),
@@ -63,20 +86,22 @@ def _emit(b, g, taps, packed, x, x_steps, y, size, add=None, mask=None, act=0, a
         **beside("add", "r", add, at, step),
         **beside("mask", "m", mask, at, step),
         act=act,
+        **channels,
     )
 
 
 def lower_forward(b, g, x, w, bias, add, y, act):
     taps, steps = _forward_taps(g, x), (g.stride[0] * x.sh, g.stride[1] * x.lanes)
-    _emit(b, g, taps, _pack(b, g, taps, w, bias), window_origin(g, x, x.lanes), steps, y, (g.oh, g.ow), add, act=act)
+    packed = _pack(b, g, taps, w, bias, False)
+    _emit(b, g, taps, packed, window_origin(g, x, x.lanes), steps, y, (g.oh, g.ow), add, act=act)
 
 
 def lower_data(b, g, dy, w, bias, add, mask, dx):
     phases = []
     for h0, rows, h_taps in g.phases(0):
         for w0, cols, w_taps in g.phases(1):
-            taps = [(kh * g.kw + kw, h * dy.sh + w * b.vw) for kh, h in h_taps for kw, w in w_taps]
-            phases.append((taps, _pack(b, g, taps, w, bias), (h0, w0), (rows, cols)))
+            taps = [(kh * g.kw + kw, row * dy.sh + column * b.vw) for kh, row in h_taps for kw, column in w_taps]
+            phases.append((taps, _pack(b, g, taps, w, bias, True), (h0, w0), (rows, cols)))
     images = g.n if len(phases) == 1 else part_images(g, 4 * dx.sn)  # phases write the same lines of dx
     for dy_part, add_part, mask_part, dx_part in parts(g, images, dy, add, mask, dx):
         for taps, packed, at, size in phases:
@@ -85,8 +110,9 @@ def lower_data(b, g, dy, w, bias, add, mask, dx):
 
 
 def lower_weight(b, g, x, dy, dw):
+    """Of a depthwise one."""
     taps = _forward_taps(g, x)
-    panels = _panels(b, g, [tap for tap, _ in taps])
+    panels = _panels(b, g, [tap for tap, _ in taps], False)
     slots = 1 if x.c >= SLOT_BLOCKS else min(g.n, 8)
     packed = b.scratch(slots * x.c * len(taps) * b.vw)
     b.emit(
