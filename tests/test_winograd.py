@@ -92,6 +92,47 @@ def test_activation_and_mask_are_fused(r, isa, monkeypatch):  # noqa: F811
 
 
 @pytest.mark.parametrize("r", [3, 5])
+@pytest.mark.parametrize("size", [(2, 2), (3, 5), (4, 4), (5, 9), (8, 7), (10, 11), (13, 12)])
+def test_pooling_in_the_store_has_the_bits_of_a_pass_of_its_own(size, r, isa, monkeypatch):  # noqa: F811
+    """Maxima, with their places where there are gradients, of whole numbers with many ties, and with NaN among them."""
+    monkeypatch.setattr(passes, "choose_layout", lambda *_: "lanes_c")
+    monkeypatch.setattr(winograd, "MOST_TILES", 5)
+    monkeypatch.setattr(winograd, "FEWEST_TILES", 3)
+    fuse_pooling, rng = passes.fuse_pooling, np.random.default_rng(size[0])
+    shapes = [(3, 9, *size), (17, 9, r, r), (17,), (3, 17, *size)]
+    arrays = [rng.integers(-1, 2, s).astype(np.float32) for s in shapes]
+    poisoned = [arrays[0].copy(), *arrays[1:]]
+    poisoned[0][1, 3, -1, 0] = np.nan
+    for act, gradient in [(True, True), (True, False), (False, True), (False, False)]:
+        results = []
+        for threads, fused in [(1, False), (1, True), (2, True), (5, True)]:
+            monkeypatch.setattr(passes, "fuse_pooling", fuse_pooling if fused else lambda *_: None)
+            use_threads(monkeypatch, threads)
+            inputs = [Symbol(s) for s in shapes]
+            y = add_node(OPS["conv2d"], inputs[:3], pads=(r // 2,) * 4, **ATTRS)
+            y = add_node(OPS["map"], [y], kind="relu", alpha=0.0) if act else arithmetic("add", y, inputs[3])
+            y = add_node(OPS["max_pool2d"], [y], **passes.POOLING_2X2)[0]
+            p = Program(inputs, [y], inputs[: 3 + (not act)] if gradient else [])
+            assert {"max_pool", "zip", "winograd"} & kernels(p) == {"winograd", *([] if fused else ["max_pool"])}
+            dy = np.random.default_rng(0).standard_normal(y.shape).astype(np.float32)
+            one = [run(p, a, dy) if gradient else p.forward(a) for a in (arrays, poisoned)]
+            results.append([np.array(value) for values in one for value in values])
+        assert np.isnan(results[0][len(results[0]) // 2]).any() and not np.isnan(results[0][0]).any()
+        for got in results[1:]:
+            assert all(a.tobytes() == c.tobytes() for a, c in zip(results[0], got, strict=True))
+
+
+def test_pooling_is_fused_only_where_its_positions_stay_inside(monkeypatch):
+    monkeypatch.setattr(passes, "choose_layout", lambda *_: "lanes_c")
+    inputs = [Symbol((2, 16, 8, 8)), Symbol((16, 16, 3, 3))]
+    for outputs, change in [(1, {}), (2, {}), (1, {"stride": (1, 1)})]:
+        y = add_node(OPS["conv2d"], inputs, pads=(1, 1, 1, 1), **ATTRS)
+        pooled = add_node(OPS["max_pool2d"], [y], **{**passes.POOLING_2X2, **change})
+        p = Program(inputs, list(pooled[:outputs]))
+        assert ("max_pool" in kernels(p)) == (outputs == 2 or bool(change))
+
+
+@pytest.mark.parametrize("r", [3, 5])
 @pytest.mark.parametrize("channels", [64, 256, 512])
 def test_the_error_stays_within_its_bound_at_many_channels(channels, r, monkeypatch):
     rng = np.random.default_rng(1)

@@ -58,60 +58,89 @@ INLINE void winograd_ask(const int m, const float *p, int64_t p_h) {
         for (int j = 0; j < m * VBYTES; j += 64) __builtin_prefetch((const char *)(p + i * p_h) + j);
 }
 
-/* One tile of one block of outputs from p[point * m_p]. */
-INLINE void winograd_out_body(const int m, const fc_winograd_args *a, winograd_place at, int64_t block, const float *p,
-                              int64_t m_p) {
-    const int64_t row = m * at.row, col = m * at.col * VW;
+/* The maxima of a row of windows of 2x2 of two rows of outputs, and, with taps, where they are: as max_pool's. */
+INLINE void winograd_pool(const int m, const vec *above, const vec *below, int64_t cols, float *y, uint8_t *taps) {
+#pragma GCC unroll 2
+    for (int j = 0; j < m; j += 2) {
+        if (j + 1 >= cols) break;
+        vec best = above[j];
+        if (taps) {
+            ivec where = {0};
+            vmax_where(&best, &where, above[j + 1], iset(1));
+            vmax_where(&best, &where, below[j], iset(2));
+            vmax_where(&best, &where, below[j + 1], iset(3));
+            bstore(taps + j / 2 * VW, where);
+        } else {
+            best = vmax(below[j + 1], vmax(below[j], vmax(above[j + 1], best)));
+        }
+        vstore(y + j / 2 * VW, best);
+    }
+}
+
+/* One tile of one block of outputs, or of the maxima of its 2x2 windows, from p[point * m_p]. */
+INLINE void winograd_out_body(const int m, const int pool, const fc_winograd_args *a, winograd_place at, int64_t block,
+                              const float *p, int64_t m_p) {
+    const int64_t row = m * at.row, col = m * at.col, shrink = pool ? 2 : 1;
     vec b = a->bias ? vload(a->bias + block * VW) : (vec){0};
-    const float *mask = a->mask ? a->mask + at.n * a->m_n + block * a->m_c + row * a->m_h + col : 0;
-    const float *add = a->add ? a->add + at.n * a->r_n + block * a->r_c + row * a->r_h + col : 0;
+    const float *mask = a->mask ? a->mask + at.n * a->m_n + block * a->m_c + row * a->m_h + col * VW : 0;
+    const float *add = a->add ? a->add + at.n * a->r_n + block * a->r_c + row * a->r_h + col * VW : 0;
     if (mask) winograd_ask(m, mask + 2 * m * VW, a->m_h); /* of the tile after the next one */
     if (add) winograd_ask(m, add + 2 * m * VW, a->r_h);
-    vec t[4][SIDE], y[4];
+    vec t[4][SIDE], y[2][4];
 #pragma GCC unroll 6
     for (int j = 0; j < SIDE; j++) {
         vec points[SIDE];
 #pragma GCC unroll 6
         for (int i = 0; i < SIDE; i++) points[i] = vload(p + (SIDE * i + j) * m_p);
-        winograd_to_taps(m, y, points);
+        winograd_to_taps(m, y[0], points);
 #pragma GCC unroll 4
-        for (int i = 0; i < m; i++) t[i][j] = y[i];
+        for (int i = 0; i < m; i++) t[i][j] = y[0][i];
     }
-    int64_t rows = a->oh - row, cols = a->ow - m * at.col;
-    float *to = a->y + at.n * a->y_n + block * a->y_c + row * a->y_h + col;
+    int64_t rows = a->oh - row, cols = a->ow - col;
+    float *to = a->y + at.n * a->y_n + block * a->y_c + row / shrink * a->y_h + col / shrink * VW;
+    const int64_t taps_h = a->ow / 2 * VW;
+    uint8_t *taps = pool && a->taps ? a->taps + ((at.n * a->outs + block) * (a->oh / 2) + row / 2) * taps_h + col / 2 * VW : 0;
 #pragma GCC unroll 4
     for (int i = 0; i < m; i++) {
         if (i >= rows) break;
-        winograd_to_taps(m, y, t[i]);
+        winograd_to_taps(m, y[i % 2], t[i]);
 #pragma GCC unroll 4
         for (int j = 0; j < m; j++) {
             if (j >= cols) break;
-            vec value = y[j] + b;
+            vec value = y[i % 2][j] + b;
             if (add) value += vload(add + i * a->r_h + j * VW);
             if (a->act) value = vrelu(value);
             if (mask) value = vmask(value, vload(mask + i * a->m_h + j * VW));
-            vstore(to + i * a->y_h + j * VW, value);
+            y[i % 2][j] = value;
+            if (!pool) vstore(to + i * a->y_h + j * VW, value);
         }
+        if (pool && i % 2) winograd_pool(m, y[0], y[1], cols, to + i / 2 * a->y_h, taps ? taps + i / 2 * taps_h : 0);
     }
 }
 
 #define WINOGRAD_TILE_OUT(r)                                                                                     \
     NOINLINE void winograd_tile_out_##r(const fc_winograd_args *a, winograd_place at, int64_t block, const float *p, \
                                         int64_t m_p) {                                                           \
-        winograd_out_body(SIDE + 1 - r, a, at, block, p, m_p);                                                   \
+        winograd_out_body(SIDE + 1 - r, 0, a, at, block, p, m_p);                                                \
+    }                                                                                                            \
+    NOINLINE void winograd_tile_pooled_##r(const fc_winograd_args *a, winograd_place at, int64_t block,          \
+                                           const float *p, int64_t m_p) {                                        \
+        winograd_out_body(SIDE + 1 - r, 1, a, at, block, p, m_p);                                                \
     }
 WINOGRAD_TILE_OUT(3)
 WINOGRAD_TILE_OUT(5)
+
+typedef void (*winograd_tile_out)(const fc_winograd_args *a, winograd_place at, int64_t block, const float *p, int64_t m_p);
 
 /* Tiles [first, first + count) of a panel of outputs from m[point * m_p + tile * nv * VW + output]. */
 static void winograd_outputs(const fc_winograd_args *a, int64_t first, int64_t count, int64_t panel, const float *m,
                              int64_t m_p) {
     int64_t begin = panel * a->nv, end = begin + a->nv < a->outs ? begin + a->nv : a->outs;
     winograd_place at = winograd_at(first, a->oh, a->ow, a->r);
+    const winograd_tile_out whole = a->r == 3 ? winograd_tile_out_3 : winograd_tile_out_5;
+    const winograd_tile_out out = !a->pool ? whole : a->r == 3 ? winograd_tile_pooled_3 : winograd_tile_pooled_5;
     for (int64_t tile = 0; tile < count; tile++, winograd_next(&at))
-        for (int64_t block = begin; block < end; block++)
-            (a->r == 3 ? winograd_tile_out_3 : winograd_tile_out_5)(a, at, block,
-                                                                   m + (tile * a->nv + block - begin) * VW, m_p);
+        for (int64_t block = begin; block < end; block++) out(a, at, block, m + (tile * a->nv + block - begin) * VW, m_p);
 }
 
 /* The register tiles of the product: those of conv_lanes_c, which fetch the next panel of weights meanwhile. */

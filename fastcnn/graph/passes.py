@@ -25,10 +25,12 @@ def run(nodes: list[Node], roots: list[Symbol], layout: str, forward_ids: set[in
     fuse_activation(nodes, roots)
     fuse_relu_gradient(nodes, roots)
     fuse_norm_mask(nodes, roots)
+    if layout == LANES_C:  # whose kernel gives narrow ones
+        narrow_positions(nodes, roots)
+    fuse_pooling(nodes, roots, layout, vw)
     if layout == LANES_N:
-        fuse_pooling(nodes, roots)
         fuse_pooling_gradient(nodes, roots)
-    narrow_positions(nodes, roots)
+        narrow_positions(nodes, roots)
     recompute_normalised(nodes, forward_ids, parts(nodes, layout, vw))
     return topological(roots)
 
@@ -188,7 +190,7 @@ def recompute_normalised(nodes: list[Node], forward_ids: set[int], wholes: dict[
 POOLING_2X2 = {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0), "dilation": (1, 1), "ceil_mode": False}
 
 
-def fuse_pooling(nodes, roots) -> None:
+def fuse_pooling(nodes, roots, layout, vw) -> None:
     """conv2d, then a 2x2 max pooling that alone reads it: the convolution's result is never stored."""
     uses = _uses(nodes, roots)
     for node in nodes:
@@ -197,7 +199,9 @@ def fuse_pooling(nodes, roots) -> None:
         producer = node.inputs[0].node
         if producer is None or producer.op.name != "conv2d" or node.attrs != POOLING_2X2:
             continue
-        if producer.op.pools(producer):
+        if layout == LANES_C and node.outputs[1].dtype != "uint8":  # see narrow_positions
+            continue
+        if producer.op.pools(producer, layout, vw):
             producer.attrs = {**producer.attrs, "pool": True}
             _absorb(producer, node)
 

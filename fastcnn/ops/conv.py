@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..graph.lower import LANES_C, LANES_N, PLAIN
 from ..graph.trace import add_node
-from . import conv_lanes_c, conv_lanes_n, winograd_n
+from . import conv_lanes_c, conv_lanes_n, winograd, winograd_n
 from .base import OPS, Op, check_float, check_rank
 from .geometry import frame, geometry, planar
 
@@ -69,9 +69,10 @@ class Conv2d(Op):
         g = geometry(node.inputs[0].shape, node.inputs[1].shape, node.attrs)
         return _frame(layout, g, g.x_halo(), planar(g))
 
-    def pools(self, node) -> bool:
-        """Whether the lanes_n kernel can take 2x2 maxima of the result in the same pass."""
-        return winograd_n.pools(geometry(node.inputs[0].shape, node.inputs[1].shape, node.attrs))
+    def pools(self, node, layout, vw) -> bool:
+        """Whether the kernel can take 2x2 maxima of the result in the same pass."""
+        g = geometry(node.inputs[0].shape, node.inputs[1].shape, node.attrs)
+        return winograd_n.pools(g) if layout == LANES_N else winograd.pays(vw, g, g.o, g.c, g.oh, g.ow)
 
     def lower(self, node, b):
         g = geometry(node.inputs[0].shape, node.inputs[1].shape, node.attrs)
@@ -80,14 +81,13 @@ class Conv2d(Op):
         rest = node.inputs[2:]
         add = b.get(rest.pop(), LANES_C) if node.attrs.get("add") else None
         bias = b.get(rest[0], PLAIN) if rest else None
-        y, act = b.out(node.outputs[0], b.layout), node.attrs.get("act", 0)
+        y, act, pool = b.out(node.outputs[0], b.layout), node.attrs.get("act", 0), None
         if node.attrs.get("pool"):
-            idx = b.out(node.outputs[1], b.layout) if node.outputs[1].id in b.used else None
-            conv_lanes_n.lower_forward(b, g, x, w, bias, y, act, pool=(idx,))
-        elif b.layout == LANES_N:
-            conv_lanes_n.lower_forward(b, g, x, w, bias, y, act)
+            pool = (b.out(node.outputs[1], b.layout) if node.outputs[1].id in b.used else None,)
+        if b.layout == LANES_N:
+            conv_lanes_n.lower_forward(b, g, x, w, bias, y, act, pool)
         else:
-            conv_lanes_c.lower_forward(b, g, x, w, bias, add, y, act)
+            conv_lanes_c.lower_forward(b, g, x, w, bias, add, y, act, pool)
 
     def cases(self):
         base = dict(stride=(1, 1), pads=(0, 0, 0, 0), dilation=(1, 1), groups=1)

@@ -121,10 +121,11 @@ def _forward_panels(b, g: Geometry, x, nv):
     return runs, len(taps[0][1]), panels
 
 
-def lower_forward(b, g, x, w, bias, add, y, act):
+def lower_forward(b, g, x, w, bias, add, y, act, pool=None):
+    """pool: as winograd.lower's, which alone can do it."""
     if winograd.pays(b.vw, g, g.o, g.c, g.oh, g.ow):
         origin = window_origin(g, x, x.lanes)
-        return winograd.lower(b, g, x, origin, w, bias, add, None, y, g.o, g.c, g.oh, g.ow, False, act)
+        return winograd.lower(b, g, x, origin, w, bias, add, None, y, g.o, g.c, g.oh, g.ow, False, act, pool)
     if conv_taps.fits_forward(g):
         return conv_taps.lower_forward(b, g, x, w, bias, add, y, act)
     skips = _skips(g, x)

@@ -57,9 +57,10 @@ def _tiles(b, total: int, floats: int, panels: int) -> int:
     return -(-total // (even if total >= even * FEWEST_TILES else blocks))
 
 
-def lower(b, g: Geometry, x, x_at, w, bias, add, mask, y, lanes, red, oh, ow, flip, act):
+def lower(b, g: Geometry, x, x_at, w, bias, add, mask, y, lanes, red, oh, ow, flip, act, pool=None):
     """y = act(convolution of x + bias + add), masked. x_at: the first output's window; lanes, red: the output's and the
-    input's channels; flip: the data gradient's weights (taps reversed, the roles of the channels exchanged)."""
+    input's channels; flip: the data gradient's weights (taps reversed, the roles of the channels exchanged). pool: None,
+    or (taps,) of a 2x2 maximum in the same pass, taps the storage of their places in their windows or None."""
     blocks, outs, nv = x.c, y.c, min(b.tile_nv, y.c)
     panels = -(-outs // nv)
     k, width = blocks * b.vw, nv * b.vw
@@ -83,7 +84,8 @@ def lower(b, g: Geometry, x, x_at, w, bias, add, mask, y, lanes, red, oh, ow, fl
         add=add.at() if add else None, mask=mask.at() if mask else None, y=y.at(), scratch=scratch.at(),
         runs=b.constant(np.arange(blocks, dtype=np.int64) * tiles * b.vw).at(), n=g.n, oh=oh, ow=ow, r=g.kh,
         blocks=blocks, outs=outs, npanels=panels, nv=nv, tiles=tiles, scratch_size=size, u_p=u_p, **x.strides("x"),
-        **y.strides("y"), **r, **m, act=act,
+        **y.strides("y"), **r, **m, act=act, pool=int(pool is not None),
+        taps=pool[0].at() if pool and pool[0] else None,
     )  # fmt: skip
 
 
