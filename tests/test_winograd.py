@@ -7,7 +7,7 @@ from test_ops import isa, run, use_threads  # noqa: F401 - isa is a fixture
 
 import fastcnn as fc
 import fastcnn.functional as F
-from fastcnn import nn
+from fastcnn import _core, nn
 from fastcnn.graph import passes
 from fastcnn.graph.plan import Program
 from fastcnn.graph.trace import Symbol, add_node
@@ -145,6 +145,20 @@ def test_the_error_stays_within_its_bound_at_many_channels(channels, r, monkeypa
     assert error(got[0], ref.conv2d(x, w, pads=pads, **ATTRS)) < FORWARD
     for value, want in zip(got[1:], ref.conv2d_grads(x, w, dy.astype(np.float64), pads=pads, **ATTRS), strict=True):
         assert error(value, want) < GRADIENT
+
+
+@pytest.mark.parametrize(
+    "r, rows, cols, points", [(3, 14, 7, 22 * 11), (3, 1, 4, 3 * 6), (3, 13, 2, 21 * 4), (5, 27, 5, 83 * 17)]
+)
+def test_tiles_at_the_edges_have_fewer_points(r, rows, cols, points, monkeypatch):
+    pads = (r // 2,) * 4
+    (step,) = [
+        s
+        for s in program([(2, 8, rows, cols), (8, 8, r, r)], pads, 1, monkeypatch).steps
+        if s.kernel == "winograd_wgrad"
+    ]
+    lanes = -(-8 // _core.isa()["vw"]) * _core.isa()["vw"]
+    assert step.work == 2 * points * lanes**2
 
 
 def test_auto_takes_what_is_less_work_and_direct_never_winograd(monkeypatch):

@@ -13,20 +13,36 @@
 #define PAIR_POINTS 12 /* points of a pair of rows */
 #define NOINLINE static __attribute__((noinline))
 
-/* Outputs a side of a tile. */
+/* Outputs a side of a whole tile. */
 INLINE int64_t winograd_step(int64_t r) { return SIDE + 1 - r; }
 
+/* A tile at an image's edge has fewer outputs than m, and is computed from the first points alone, as many as its inputs: with
+ * the maps of just these points the weights' values are the same. `n` below is the number of points of a dimension. */
+
 /* A pair of points of one dimension of the input's transform. */
-INLINE void winograd_input(int pair, vec *t, const vec *d) {
-    vec even = pair == 1 ? d[4] - 4.0f * d[2] : d[4] - d[2], odd = pair == 1 ? d[3] - 4.0f * d[1] : 2.0f * (d[3] - d[1]);
-    t[0] = even + odd;
-    t[1] = even - odd;
-    if (pair == 0) t[0] = (4.0f * d[0] + d[4]) - 5.0f * d[2], t[1] = (4.0f * d[1] + d[5]) - 5.0f * d[3];
+INLINE void winograd_input(int pair, int n, vec *t, const vec *d) {
+    if (n == 6) {
+        vec even = pair == 1 ? d[4] - 4.0f * d[2] : d[4] - d[2], odd = pair == 1 ? d[3] - 4.0f * d[1] : 2.0f * (d[3] - d[1]);
+        t[0] = even + odd;
+        t[1] = even - odd;
+        if (pair == 0) t[0] = (4.0f * d[0] + d[4]) - 5.0f * d[2], t[1] = (4.0f * d[1] + d[5]) - 5.0f * d[3];
+    } else if (n == 5) { /* 0, infinity, 1, -1, 2 */
+        vec odd = d[3] - d[1];
+        t[0] = pair == 0 ? 4.0f * (d[0] - d[2]) + 2.0f * odd : pair == 1 ? 3.0f * (d[3] - d[2]) - 6.0f * d[1] : 4.0f * odd;
+        t[1] = pair == 0 ? (d[4] - d[2]) - 2.0f * odd : (d[3] + 2.0f * d[1]) - 3.0f * d[2];
+    } else if (n == 4) { /* 0, infinity, 1, -1 */
+        t[0] = pair == 0 ? 4.0f * (d[0] - d[2]) : -3.0f * (d[1] + d[2]);
+        t[1] = pair == 0 ? d[3] - d[1] : 3.0f * (d[1] - d[2]);
+    } else { /* 0, infinity, 1 */
+        t[0] = pair == 0 ? 4.0f * (d[0] - d[1]) : -6.0f * d[1];
+        t[1] = d[2] - d[1];
+    }
 }
 
 /* A pair of points of what is multiplied with it: the values of a polynomial, scaled. */
 INLINE void winograd_of_taps(const int pair, const int taps, vec *u, const vec *g) {
-    vec even = g[0], odd = (float)pair * g[1];
+    vec even = g[0], odd = {0};
+    if (taps > 1) odd = (float)pair * g[1];
     float power = (float)(pair * pair);
 #pragma GCC unroll 5
     for (int k = 2; k < taps; k++, power *= (float)pair) {
@@ -41,9 +57,12 @@ INLINE void winograd_of_taps(const int pair, const int taps, vec *u, const vec *
     if (pair == 0) u[0] = 0.25f * g[0], u[1] = g[taps - 1];
 }
 
-/* The way back from the points m of one dimension. */
-INLINE void winograd_to_taps(const int taps, vec *y, const vec *m) {
-    vec sum[2] = {m[2] + m[3], m[2] - m[3]}, sum2[2] = {m[4] + m[5], m[4] - m[5]};
+/* The way back from the n points m of one dimension. */
+INLINE void winograd_to_taps(const int taps, const int n, vec *y, const vec *m) {
+    vec sum[2] = {m[2], m[2]}, sum2[2] = {{0}, {0}};
+    if (n > 3) sum[0] = m[2] + m[3], sum[1] = m[2] - m[3];
+    if (n == 5) sum2[0] = m[4], sum2[1] = m[4];
+    if (n == 6) sum2[0] = m[4] + m[5], sum2[1] = m[4] - m[5];
     y[0] = m[0] + sum[0] + sum2[0];
     float power = 2.0f;
 #pragma GCC unroll 5
@@ -51,62 +70,79 @@ INLINE void winograd_to_taps(const int taps, vec *y, const vec *m) {
     y[taps - 1] += m[1];
 }
 
-/* The 12 points of a pair of rows of one tile of one block of channels: v[point * v_p]. */
-INLINE void winograd_pair_in(const int pair, const float *x, int64_t x_h, float *v, int64_t v_p) {
-    vec t[2][SIDE], d[SIDE], out[2];
+/* The points of a pair of rows of one tile of rows x cols inputs of one block of channels: v[point * v_p]. */
+INLINE void winograd_pair_in(const int pair, const int rows, const int cols, const float *x, int64_t x_h, float *v,
+                             int64_t v_p) {
+    vec t[2][SIDE] = {{{0}}}, d[SIDE] = {{0}}, out[2];
 #pragma GCC unroll 6
-    for (int j = 0; j < SIDE; j++) {
+    for (int j = 0; j < cols; j++) {
 #pragma GCC unroll 6
-        for (int i = 0; i < SIDE; i++) d[i] = vload(x + i * x_h + j * VW);
-        winograd_input(pair, out, d);
+        for (int i = 0; i < rows; i++) d[i] = vload(x + i * x_h + j * VW);
+        winograd_input(pair, rows, out, d);
         t[0][j] = out[0], t[1][j] = out[1];
     }
 #pragma GCC unroll 2
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < 2; i++) {
+        if (2 * pair + i >= rows) break;
 #pragma GCC unroll 3
-        for (int column = 0; column < 3; column++, v += 2 * v_p) {
-            winograd_input(column, out, t[i]);
-            vstore(v, out[0]);
-            vstore(v + v_p, out[1]);
+        for (int column = 0; column < 3; column++) {
+            if (2 * column >= cols) break;
+            winograd_input(column, cols, out, t[i]);
+            vstore(v + (SIDE * i + 2 * column) * v_p, out[0]);
+            if (2 * column + 1 < cols) vstore(v + (SIDE * i + 2 * column + 1) * v_p, out[1]);
         }
+    }
 }
+
+/* The same of a tile of dy's rows x cols pixels, which have row_points x col_points points. */
+INLINE void winograd_pair_dy(const int pair, const int rows, const int cols, const int row_points, const int col_points,
+                             const float *dy, int64_t y_h, float *v, int64_t v_p) {
+    vec t[2][4] = {{{0}}}, g[4] = {{0}}, out[2];
+#pragma GCC unroll 4
+    for (int j = 0; j < cols; j++) {
+#pragma GCC unroll 4
+        for (int i = 0; i < rows; i++) g[i] = vload(dy + i * y_h + j * VW);
+        winograd_of_taps(pair, rows, out, g);
+        t[0][j] = out[0], t[1][j] = out[1];
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++) {
+        if (2 * pair + i >= row_points) break;
+#pragma GCC unroll 3
+        for (int column = 0; column < 3; column++) {
+            if (2 * column >= col_points) break;
+            winograd_of_taps(column, cols, out, t[i]);
+            vstore(v + (SIDE * i + 2 * column) * v_p, out[0]);
+            if (2 * column + 1 < col_points) vstore(v + (SIDE * i + 2 * column + 1) * v_p, out[1]);
+        }
+    }
+}
+
+/* For whole tiles (of r x r taps), and for any. */
+#define WINOGRAD_PAIRS(pair, BODY, ...)         \
+    if (pair == 0) BODY(0, __VA_ARGS__);        \
+    if (pair == 1) BODY(1, __VA_ARGS__);        \
+    if (pair == 2) BODY(2, __VA_ARGS__)
 
 NOINLINE void winograd_tile_in(int pair, const float *x, int64_t x_h, float *v, int64_t v_p) {
-    if (pair == 0) winograd_pair_in(0, x, x_h, v, v_p);
-    if (pair == 1) winograd_pair_in(1, x, x_h, v, v_p);
-    if (pair == 2) winograd_pair_in(2, x, x_h, v, v_p);
+    WINOGRAD_PAIRS(pair, winograd_pair_in, SIDE, SIDE, x, x_h, v, v_p);
 }
 
-/* The same of a tile of dy's m x m pixels, of which there are rows x cols. */
-INLINE void winograd_pair_dy(const int pair, const int m, const float *dy, int64_t y_h, int64_t rows, int64_t cols,
-                             float *v, int64_t v_p) {
-    vec t[2][4], g[4], out[2];
-#pragma GCC unroll 4
-    for (int j = 0; j < m; j++) {
-#pragma GCC unroll 4
-        for (int i = 0; i < m; i++) g[i] = i < rows && j < cols ? vload(dy + i * y_h + j * VW) : (vec){0};
-        winograd_of_taps(pair, m, out, g);
-        t[0][j] = out[0], t[1][j] = out[1];
-    }
-#pragma GCC unroll 2
-    for (int i = 0; i < 2; i++)
-#pragma GCC unroll 3
-        for (int column = 0; column < 3; column++, v += 2 * v_p) {
-            winograd_of_taps(column, m, out, t[i]);
-            vstore(v, out[0]);
-            vstore(v + v_p, out[1]);
-        }
+NOINLINE void winograd_cut_in(int pair, int rows, int cols, const float *x, int64_t x_h, float *v, int64_t v_p) {
+    WINOGRAD_PAIRS(pair, winograd_pair_in, rows, cols, x, x_h, v, v_p);
 }
 
-#define WINOGRAD_TILE_DY(r)                                                                                          \
-    NOINLINE void winograd_tile_dy_##r(int pair, const float *dy, int64_t y_h, int64_t rows, int64_t cols, float *v, \
-                                       int64_t v_p) {                                                                \
-        if (pair == 0) winograd_pair_dy(0, SIDE + 1 - r, dy, y_h, rows, cols, v, v_p);                               \
-        if (pair == 1) winograd_pair_dy(1, SIDE + 1 - r, dy, y_h, rows, cols, v, v_p);                               \
-        if (pair == 2) winograd_pair_dy(2, SIDE + 1 - r, dy, y_h, rows, cols, v, v_p);                               \
-    }
-WINOGRAD_TILE_DY(3)
-WINOGRAD_TILE_DY(5)
+NOINLINE void winograd_tile_dy_3(int pair, const float *dy, int64_t y_h, float *v, int64_t v_p) {
+    WINOGRAD_PAIRS(pair, winograd_pair_dy, 4, 4, SIDE, SIDE, dy, y_h, v, v_p);
+}
+
+NOINLINE void winograd_tile_dy_5(int pair, const float *dy, int64_t y_h, float *v, int64_t v_p) {
+    WINOGRAD_PAIRS(pair, winograd_pair_dy, 2, 2, SIDE, SIDE, dy, y_h, v, v_p);
+}
+
+NOINLINE void winograd_cut_dy(int pair, int r, int rows, int cols, const float *dy, int64_t y_h, float *v, int64_t v_p) {
+    WINOGRAD_PAIRS(pair, winograd_pair_dy, rows, cols, rows + r - 1, cols + r - 1, dy, y_h, v, v_p);
+}
 
 /* All points u[point * u_p] of r x r weights, a vector apart (taps reversed where flip). */
 INLINE void winograd_tile_weights(const int r, const float *taps, int flip, float *u, int64_t u_p) {
@@ -143,14 +179,14 @@ INLINE void winograd_tile_taps(const int r, const float *u, int64_t u_p, int64_t
             m[i] = vload(u + (SIDE * i + j) * u_p);
             for (int64_t slot = 1; slot < slots; slot++) m[i] += vload(u + (slot * POINTS + SIDE * i + j) * u_p);
         }
-        winograd_to_taps(r, column, m);
+        winograd_to_taps(r, SIDE, column, m);
 #pragma GCC unroll 5
         for (int i = 0; i < r; i++) t[i][j] = column[i];
     }
 #pragma GCC unroll 5
     for (int i = 0; i < r; i++) {
         vec row[5];
-        winograd_to_taps(r, row, t[i]);
+        winograd_to_taps(r, SIDE, row, t[i]);
 #pragma GCC unroll 5
         for (int j = 0; j < r; j++) vstore(taps + (r * i + j) * VW, row[j]);
     }

@@ -3,51 +3,88 @@
  * F(2x2, 5x5). conv_lanes_c.inc.c has the register tile of the product. */
 #include "winograd.h"
 
+/* A part of the tiles of all images, which are of four kinds: cut at the right edge, whole, cut at the lower edge, cut at both.
+ * In this order, those that have a certain point (a cut tile has but the first ones) lie side by side. */
+enum { WHOLE = 1, KINDS = 4 };
+
 typedef struct {
-    int64_t n, row, col, high, wide; /* image, the tile's place in it in tiles, and its tiles */
-} winograd_place;
+    int64_t r, high, wide;         /* whole tiles of an image */
+    int64_t rows[2], cols[2];      /* outputs of a tile: of a whole one, of one that is cut (or 0) */
+    int64_t first[KINDS];          /* the part's first of each kind */
+    int64_t start[KINDS + 1];      /* and its place in the part */
+} winograd_part;
 
-/* Tiles along so many outputs. */
-INLINE int64_t winograd_along(int64_t outputs, int64_t r) { return (outputs + winograd_step(r) - 1) / winograd_step(r); }
+INLINE int cuts_rows(int64_t kind) { return kind >= 2; }
+INLINE int cuts_cols(int64_t kind) { return kind % 3 == 0; }
 
-INLINE winograd_place winograd_at(int64_t tile, int64_t oh, int64_t ow, int64_t r) {
-    int64_t high = winograd_along(oh, r), wide = winograd_along(ow, r);
-    return (winograd_place){tile / (high * wide), tile / wide % high, tile % wide, high, wide};
+static winograd_part winograd_cut(int64_t n, int64_t oh, int64_t ow, int64_t r, int64_t part, int64_t parts) {
+    const int64_t m = winograd_step(r);
+    winograd_part p = {.r = r, .high = oh / m, .wide = ow / m, .rows = {m, oh % m}, .cols = {m, ow % m}};
+    for (int kind = 0; kind < KINDS; kind++) {
+        int64_t total = n * (cuts_rows(kind) ? p.rows[1] > 0 : p.high) * (cuts_cols(kind) ? p.cols[1] > 0 : p.wide);
+        p.first[kind] = total * part / parts;
+        p.start[kind + 1] = p.start[kind] + total * (part + 1) / parts - p.first[kind];
+    }
+    return p;
 }
 
-INLINE void winograd_next(winograd_place *at) {
-    if (++at->col < at->wide) return;
-    at->col = 0;
-    if (++at->row < at->high) return;
-    at->row = 0, at->n++;
+/* Which of the tiles [first, first + count) of a part have a point: [*lo, *hi), counted from the first. */
+INLINE void winograd_having(const winograd_part *p, int64_t point, int64_t first, int64_t count, int64_t *lo, int64_t *hi) {
+    const int below = point / SIDE >= p->rows[1] + p->r - 1, right = point % SIDE >= p->cols[1] + p->r - 1;
+    int64_t from = (right ? p->start[WHOLE] : 0) - first, to = p->start[below ? 2 : right ? 3 : KINDS] - first;
+    *lo = from > 0 ? from : 0;
+    *hi = to < count ? to : count;
+}
+
+typedef struct {
+    int64_t tile, kind, n, row, col, rows, cols; /* its number in the part, image, place there in tiles, and outputs */
+} winograd_place;
+
+static winograd_place winograd_at(const winograd_part *p, int64_t tile) {
+    winograd_place at = {.tile = tile};
+    while (at.kind < KINDS - 1 && tile >= p->start[at.kind + 1]) at.kind++;
+    const int below = cuts_rows(at.kind), right = cuts_cols(at.kind);
+    const int64_t high = below ? 1 : p->high, wide = right ? 1 : p->wide, i = p->first[at.kind] + tile - p->start[at.kind];
+    at.n = i / (high * wide);
+    at.row = below ? p->high : i / wide % high;
+    at.col = right ? p->wide : i % wide;
+    at.rows = p->rows[below], at.cols = p->cols[right];
+    return at;
+}
+
+INLINE void winograd_next(const winograd_part *p, winograd_place *at) {
+    if (++at->tile >= p->start[at->kind + 1]) {
+        if (at->tile < p->start[KINDS]) *at = winograd_at(p, at->tile);
+        return;
+    }
+    if (++at->col < p->wide) return;
+    at->col = cuts_cols(at->kind) ? p->wide : 0;
+    if (++at->row < p->high) return;
+    at->row = cuts_rows(at->kind) ? p->high : 0;
+    at->n++;
 }
 
 /* What is cut into tiles: an image's first window and what lies around it, pixels VW apart. */
 typedef struct {
     const float *x;
-    int64_t x_n, x_c, x_h, oh, ow, r, blocks;
+    int64_t x_n, x_c, x_h, blocks;
 } winograd_source;
 
-/* The points of pairs [from, to) of tiles [first, first + count): v[point * v_p + block * v_block + tile * v_tile]. */
-static void winograd_points(winograd_source s, int from, int to, int64_t first, int64_t count, float *v, int64_t v_p,
-                            int64_t v_block, int64_t v_tile) {
-    int64_t step = winograd_step(s.r);
+/* The points of pairs [from, to) of a part's tiles [first, first + count): v[point * v_p + block * v_block + tile * v_tile]. */
+static void winograd_points(winograd_source s, const winograd_part *part, int from, int to, int64_t first, int64_t count,
+                            float *v, int64_t v_p, int64_t v_block, int64_t v_tile) {
+    const int64_t step = winograd_step(part->r);
     for (int64_t block = 0; block < s.blocks; block++) {
-        winograd_place at = winograd_at(first, s.oh, s.ow, s.r);
-        for (int64_t tile = 0; tile < count; tile++, winograd_next(&at)) {
+        winograd_place at = winograd_at(part, first);
+        for (int64_t tile = 0; tile < count; tile++, winograd_next(part, &at)) {
             const float *x = s.x + at.n * s.x_n + block * s.x_c + step * (at.row * s.x_h + at.col * VW);
-            int64_t x_h = s.x_h, rows = s.oh + s.r - 1 - step * at.row,
-                    cols = s.ow + s.r - 1 - step * at.col; /* what x has from here on */
-            float edge[SIDE][SIDE][VW];
-            if (rows < SIDE || cols < SIDE) {
-                for (int64_t i = 0; i < SIDE; i++)
-                    for (int64_t j = 0; j < SIDE; j++)
-                        vstore(edge[i][j], i < rows && j < cols ? vload(x + i * x_h + j * VW) : (vec){0});
-                x = edge[0][0], x_h = SIDE * VW;
+            for (int pair = from; pair < to; pair++) {
+                float *to_v = v + (pair - from) * PAIR_POINTS * v_p + block * v_block + tile * v_tile;
+                if (at.kind == WHOLE)
+                    winograd_tile_in(pair, x, s.x_h, to_v, v_p);
+                else
+                    winograd_cut_in(pair, (int)(at.rows + part->r - 1), (int)(at.cols + part->r - 1), x, s.x_h, to_v, v_p);
             }
-            for (int pair = from; pair < to; pair++)
-                winograd_tile_in(pair, x, x_h, v + (pair - from) * PAIR_POINTS * v_p + block * v_block + tile * v_tile,
-                                 v_p);
         }
     }
 }
@@ -59,9 +96,9 @@ INLINE void winograd_ask(const int m, const float *p, int64_t p_h) {
 }
 
 /* The maxima of a row of windows of 2x2 of two rows of outputs, and, with taps, where they are: as max_pool's. */
-INLINE void winograd_pool(const int m, const vec *above, const vec *below, int64_t cols, float *y, uint8_t *taps) {
+INLINE void winograd_pool(const int cols, const vec *above, const vec *below, float *y, uint8_t *taps) {
 #pragma GCC unroll 2
-    for (int j = 0; j < m; j += 2) {
+    for (int j = 0; j < 4; j += 2) {
         if (j + 1 >= cols) break;
         vec best = above[j];
         if (taps) {
@@ -77,36 +114,33 @@ INLINE void winograd_pool(const int m, const vec *above, const vec *below, int64
     }
 }
 
-/* One tile of one block of outputs, or of the maxima of its 2x2 windows, from p[point * m_p]. */
-INLINE void winograd_out_body(const int m, const int pool, const fc_winograd_args *a, winograd_place at, int64_t block,
-                              const float *p, int64_t m_p) {
-    const int64_t row = m * at.row, col = m * at.col, shrink = pool ? 2 : 1;
+/* One tile of rows x cols outputs of a block, or of the maxima of their 2x2 windows, from p[point * m_p]. */
+INLINE void winograd_out_body(const int r, const int rows, const int cols, const int pool, const fc_winograd_args *a,
+                              const winograd_place *at, int64_t block, const float *p, int64_t m_p) {
+    const int m = SIDE + 1 - r, row_points = rows + r - 1, col_points = cols + r - 1;
+    const int64_t row = m * at->row, col = m * at->col, shrink = pool ? 2 : 1, taps_h = a->ow / 2 * VW;
     vec b = a->bias ? vload(a->bias + block * VW) : (vec){0};
-    const float *mask = a->mask ? a->mask + at.n * a->m_n + block * a->m_c + row * a->m_h + col * VW : 0;
-    const float *add = a->add ? a->add + at.n * a->r_n + block * a->r_c + row * a->r_h + col * VW : 0;
+    const float *mask = a->mask ? a->mask + at->n * a->m_n + block * a->m_c + row * a->m_h + col * VW : 0;
+    const float *add = a->add ? a->add + at->n * a->r_n + block * a->r_c + row * a->r_h + col * VW : 0;
     if (mask) winograd_ask(m, mask + 2 * m * VW, a->m_h); /* of the tile after the next one */
     if (add) winograd_ask(m, add + 2 * m * VW, a->r_h);
-    vec t[4][SIDE], y[2][4];
+    vec t[4][SIDE] = {{{0}}}, y[2][4];
 #pragma GCC unroll 6
-    for (int j = 0; j < SIDE; j++) {
-        vec points[SIDE];
+    for (int j = 0; j < col_points; j++) {
+        vec points[SIDE] = {{0}};
 #pragma GCC unroll 6
-        for (int i = 0; i < SIDE; i++) points[i] = vload(p + (SIDE * i + j) * m_p);
-        winograd_to_taps(m, y[0], points);
+        for (int i = 0; i < row_points; i++) points[i] = vload(p + (SIDE * i + j) * m_p);
+        winograd_to_taps(rows, row_points, y[0], points);
 #pragma GCC unroll 4
-        for (int i = 0; i < m; i++) t[i][j] = y[0][i];
+        for (int i = 0; i < rows; i++) t[i][j] = y[0][i];
     }
-    int64_t rows = a->oh - row, cols = a->ow - col;
-    float *to = a->y + at.n * a->y_n + block * a->y_c + row / shrink * a->y_h + col / shrink * VW;
-    const int64_t taps_h = a->ow / 2 * VW;
-    uint8_t *taps = pool && a->taps ? a->taps + ((at.n * a->outs + block) * (a->oh / 2) + row / 2) * taps_h + col / 2 * VW : 0;
+    float *to = a->y + at->n * a->y_n + block * a->y_c + row / shrink * a->y_h + col / shrink * VW;
+    uint8_t *taps = pool && a->taps ? a->taps + ((at->n * a->outs + block) * (a->oh / 2) + row / 2) * taps_h + col / 2 * VW : 0;
 #pragma GCC unroll 4
-    for (int i = 0; i < m; i++) {
-        if (i >= rows) break;
-        winograd_to_taps(m, y[i % 2], t[i]);
+    for (int i = 0; i < rows; i++) {
+        winograd_to_taps(cols, col_points, y[i % 2], t[i]);
 #pragma GCC unroll 4
-        for (int j = 0; j < m; j++) {
-            if (j >= cols) break;
+        for (int j = 0; j < cols; j++) {
             vec value = y[i % 2][j] + b;
             if (add) value += vload(add + i * a->r_h + j * VW);
             if (a->act) value = vrelu(value);
@@ -114,33 +148,34 @@ INLINE void winograd_out_body(const int m, const int pool, const fc_winograd_arg
             y[i % 2][j] = value;
             if (!pool) vstore(to + i * a->y_h + j * VW, value);
         }
-        if (pool && i % 2) winograd_pool(m, y[0], y[1], cols, to + i / 2 * a->y_h, taps ? taps + i / 2 * taps_h : 0);
+        if (pool && i % 2) winograd_pool(cols, y[0], y[1], to + i / 2 * a->y_h, taps ? taps + i / 2 * taps_h : 0);
     }
 }
 
-#define WINOGRAD_TILE_OUT(r)                                                                                     \
-    NOINLINE void winograd_tile_out_##r(const fc_winograd_args *a, winograd_place at, int64_t block, const float *p, \
-                                        int64_t m_p) {                                                           \
-        winograd_out_body(SIDE + 1 - r, 0, a, at, block, p, m_p);                                                \
-    }                                                                                                            \
-    NOINLINE void winograd_tile_pooled_##r(const fc_winograd_args *a, winograd_place at, int64_t block,          \
-                                           const float *p, int64_t m_p) {                                        \
-        winograd_out_body(SIDE + 1 - r, 1, a, at, block, p, m_p);                                                \
+typedef void (*winograd_tile_out)(const fc_winograd_args *a, const winograd_place *at, int64_t block, const float *p,
+                                  int64_t m_p);
+
+#define WINOGRAD_TILE_OUT(name, r, rows, cols, pool)                                                                \
+    NOINLINE void winograd_##name(const fc_winograd_args *a, const winograd_place *at, int64_t block, const float *p, \
+                                  int64_t m_p) {                                                                   \
+        winograd_out_body(r, rows, cols, pool, a, at, block, p, m_p);                                              \
     }
-WINOGRAD_TILE_OUT(3)
-WINOGRAD_TILE_OUT(5)
+WINOGRAD_TILE_OUT(out_3, 3, 4, 4, 0)
+WINOGRAD_TILE_OUT(out_5, 5, 2, 2, 0)
+WINOGRAD_TILE_OUT(pooled_3, 3, 4, 4, 1)
+WINOGRAD_TILE_OUT(pooled_5, 5, 2, 2, 1)
+WINOGRAD_TILE_OUT(out_cut, (int)a->r, (int)at->rows, (int)at->cols, 0)
+WINOGRAD_TILE_OUT(pooled_cut, (int)a->r, (int)at->rows, (int)at->cols, 1)
 
-typedef void (*winograd_tile_out)(const fc_winograd_args *a, winograd_place at, int64_t block, const float *p, int64_t m_p);
-
-/* Tiles [first, first + count) of a panel of outputs from m[point * m_p + tile * nv * VW + output]. */
-static void winograd_outputs(const fc_winograd_args *a, int64_t first, int64_t count, int64_t panel, const float *m,
-                             int64_t m_p) {
-    int64_t begin = panel * a->nv, end = begin + a->nv < a->outs ? begin + a->nv : a->outs;
-    winograd_place at = winograd_at(first, a->oh, a->ow, a->r);
-    const winograd_tile_out whole = a->r == 3 ? winograd_tile_out_3 : winograd_tile_out_5;
-    const winograd_tile_out out = !a->pool ? whole : a->r == 3 ? winograd_tile_pooled_3 : winograd_tile_pooled_5;
-    for (int64_t tile = 0; tile < count; tile++, winograd_next(&at))
-        for (int64_t block = begin; block < end; block++) out(a, at, block, m + (tile * a->nv + block - begin) * VW, m_p);
+/* A part's tiles of a panel of outputs from m[point * m_p + tile * nv * VW + output]. */
+static void winograd_outputs(const fc_winograd_args *a, const winograd_part *part, int64_t panel, const float *m, int64_t m_p) {
+    static const winograd_tile_out of_whole[2][2] = {{winograd_out_3, winograd_pooled_3}, {winograd_out_5, winograd_pooled_5}};
+    const winograd_tile_out whole = of_whole[a->r == 5][a->pool], cut = a->pool ? winograd_pooled_cut : winograd_out_cut;
+    const int64_t begin = panel * a->nv, end = begin + a->nv < a->outs ? begin + a->nv : a->outs;
+    winograd_place at = winograd_at(part, 0);
+    for (; at.tile < part->start[KINDS]; winograd_next(part, &at))
+        for (int64_t block = begin; block < end; block++)
+            (at.kind == WHOLE ? whole : cut)(a, &at, block, m + (at.tile * a->nv + block - begin) * VW, m_p);
 }
 
 /* The register tiles of the product: those of conv_lanes_c, which fetch the next panel of weights meanwhile. */
@@ -153,19 +188,21 @@ static void winograd_outputs(const fc_winograd_args *a, int64_t first, int64_t c
 TILES_OF(WINOGRAD_TILE, 1) TILES_OF(WINOGRAD_TILE, 2)
 static const conv_c_tile winograd_tiles[TILE_NV][TILE_MAX] = {TILES_OF(WINOGRAD_ENTRY, 1) TILES_OF(WINOGRAD_ENTRY, 2)};
 
-/* The 36 products of `count` tiles with panels [begin, end): m[point * m_p + (panel * tiles + tile) * width + output]. */
-static void winograd_product(const fc_winograd_args *a, int64_t count, int64_t begin, int64_t end, const float *v,
+/* The 36 products of a part's tiles with panels [begin, end): m[point * m_p + (panel * tiles + tile) * width + output]. */
+static void winograd_product(const fc_winograd_args *a, const winograd_part *tiles, int64_t begin, int64_t end, const float *v,
                              int64_t v_p, float *m, int64_t m_p) {
     const int64_t width = a->nv * VW, panel_size = a->blocks * VW * width;
     fc_conv_lanes_c_args product = {.x_w = VW, .run_len = VW, .nv = a->nv, .y_w = width, .y_c = VW};
-    for (int64_t p = 0; p < POINTS; p++)
-        for (int64_t panel = begin; panel < end; panel++) {
-            int64_t nb = a->outs - panel * a->nv < a->nv ? a->outs - panel * a->nv : a->nv;
+    for (int64_t p = 0; p < POINTS; p++) {
+        int64_t first, last;
+        winograd_having(tiles, p, 0, tiles->start[KINDS], &first, &last);
+        for (int64_t panel = begin; panel < end && first < last; panel++) {
+            int64_t nb = a->outs - panel * a->nv < a->nv ? a->outs - panel * a->nv : a->nv, count = last - first;
             int64_t parts = (count + tile_rows(nb) - 1) / tile_rows(nb), rows = count / parts, longer = count % parts;
             const float *u = a->u + p * a->u_p + panel * panel_size;
             const float *next = panel + 1 < end ? u + panel_size : a->u + (p + 1) * a->u_p + begin * panel_size;
             conv_c_slab slab = {.runs = a->runs, .runs_end = a->runs + a->blocks, .first = 1, .last = 1, .w = u};
-            for (int64_t part = 0, at = 0; part < parts; part++) {
+            for (int64_t part = 0, at = first; part < parts; part++) {
                 int64_t height = rows + (part < longer);
                 slab.ahead = next + 16 * part * a->blocks;
                 winograd_tiles[nb - 1][height - 1](&product, &slab, v + p * v_p + at * VW, 0, 0,
@@ -173,22 +210,21 @@ static void winograd_product(const fc_winograd_args *a, int64_t count, int64_t b
                 at += height;
             }
         }
+    }
 }
 
 FC_DEFINE(winograd) {
-    int64_t total = a->n * winograd_along(a->oh, a->r) * winograd_along(a->ow, a->r), width = a->nv * VW, lo, hi;
-    int64_t v_p = a->blocks * a->tiles * VW + 16, m_p = a->npanels * a->tiles * width + 16;
+    int64_t width = a->nv * VW, v_p = a->blocks * a->tiles * VW + 16, m_p = a->npanels * a->tiles * width + 16, lo, hi;
     float *v = a->scratch + ith * a->scratch_size, *m = v + POINTS * v_p;
-    winograd_source source = {a->x, a->x_n, a->x_c, a->x_h, a->oh, a->ow, a->r, a->blocks};
-    share((total + a->tiles - 1) / a->tiles * a->npanels, ith, nth, &lo, &hi);
+    winograd_source source = {a->x, a->x_n, a->x_c, a->x_h, a->blocks};
+    share(a->parts * a->npanels, ith, nth, &lo, &hi);
     for (int64_t unit = lo; unit < hi;) {
-        int64_t first = unit / a->npanels * a->tiles, begin = unit % a->npanels;
-        int64_t end = begin + hi - unit < a->npanels ? begin + hi - unit : a->npanels;
-        int64_t count = first + a->tiles <= total ? a->tiles : total - first;
-        winograd_points(source, 0, 3, first, count, v, v_p, a->tiles * VW, VW);
-        winograd_product(a, count, begin, end, v, v_p, m, m_p);
+        int64_t begin = unit % a->npanels, end = begin + hi - unit < a->npanels ? begin + hi - unit : a->npanels;
+        winograd_part part = winograd_cut(a->n, a->oh, a->ow, a->r, unit / a->npanels, a->parts);
+        winograd_points(source, &part, 0, 3, 0, part.start[KINDS], v, v_p, a->tiles * VW, VW);
+        winograd_product(a, &part, begin, end, v, v_p, m, m_p);
         for (int64_t panel = begin; panel < end; panel++)
-            winograd_outputs(a, first, count, panel, m + panel * a->tiles * width, m_p);
+            winograd_outputs(a, &part, panel, m + panel * a->tiles * width, m_p);
         unit += end - begin;
     }
 }
@@ -216,56 +252,72 @@ FC_DEFINE(winograd_weights) {
 /* The weight gradient by F(r x r, m x m): the same points of x with those of m x m tiles of dy, summed over all tiles. */
 
 /* The points of a pair of dy's tiles [first, first + count), blocks [begin, end): v[point * v_p + tile * v_tile + block * VW]. */
-static void winograd_dy_points(const fc_winograd_wgrad_args *a, int pair, int64_t first, int64_t count, int64_t begin,
-                               int64_t end, float *v, int64_t v_p, int64_t v_tile) {
-    int64_t step = winograd_step(a->r);
+static void winograd_dy_points(const fc_winograd_wgrad_args *a, const winograd_part *part, int pair, int64_t first,
+                               int64_t count, int64_t begin, int64_t end, float *v, int64_t v_p, int64_t v_tile) {
+    const int64_t step = winograd_step(a->r);
     for (int64_t block = begin; block < end; block++) {
-        winograd_place at = winograd_at(first, a->oh, a->ow, a->r);
-        for (int64_t tile = 0; tile < count; tile++, winograd_next(&at))
-            (a->r == 3 ? winograd_tile_dy_3 : winograd_tile_dy_5)(
-                pair, a->dy + at.n * a->y_n + block * a->y_c + step * (at.row * a->y_h + at.col * VW), a->y_h,
-                a->oh - step * at.row, a->ow - step * at.col, v + tile * v_tile + (block - begin) * VW, v_p);
+        winograd_place at = winograd_at(part, first);
+        for (int64_t tile = 0; tile < count; tile++, winograd_next(part, &at)) {
+            const float *dy = a->dy + at.n * a->y_n + block * a->y_c + step * (at.row * a->y_h + at.col * VW);
+            float *to = v + tile * v_tile + (block - begin) * VW;
+            if (at.kind == WHOLE)
+                (a->r == 3 ? winograd_tile_dy_3 : winograd_tile_dy_5)(pair, dy, a->y_h, to, v_p);
+            else
+                winograd_cut_dy(pair, (int)a->r, (int)at.rows, (int)at.cols, dy, a->y_h, to, v_p);
+        }
     }
 }
 
 /* The points of a pair, over the tiles of a slot, with panels [begin, end). */
 static void winograd_wgrad_unit(const fc_winograd_wgrad_args *a, int64_t slot, int pair, int64_t begin, int64_t end,
                                 float *v) {
-    int64_t total = a->n * winograd_along(a->oh, a->r) * winograd_along(a->ow, a->r);
-    int64_t k = a->blocks * VW, width = a->nv * VW;
-    int64_t last = total * (slot + 1) / a->slots, blocks = a->outs < end * a->nv ? a->outs : end * a->nv;
+    const winograd_part tiles = winograd_cut(a->n, a->oh, a->ow, a->r, slot, a->slots);
+    int64_t k = a->blocks * VW, width = a->nv * VW, total = tiles.start[KINDS];
+    int64_t blocks = a->outs < end * a->nv ? a->outs : end * a->nv;
     int64_t v_tile = k + 16, v_p = a->tiles * v_tile, d_tile = (end - begin) * width + 16, d_p = a->tiles * d_tile;
     float *d = v + PAIR_POINTS * v_p;
-    winograd_source source = {a->x, a->x_n, a->x_c, a->x_h, a->oh, a->ow, a->r, a->blocks};
-    for (int64_t first = total * slot / a->slots, fresh = 1; first < last; first += a->tiles, fresh = 0) {
-        int64_t count = last - first < a->tiles ? last - first : a->tiles;
-        winograd_points(source, pair, pair + 1, first, count, v, v_p, VW, v_tile);
-        winograd_dy_points(a, pair, first, count, begin * a->nv, blocks, d, d_p, d_tile);
-        fc_wgrad_lanes_c_args product = {.x_w = v_tile, .y_w = d_tile, .y_c = VW, .nv = a->nv, .ow = count};
-        for (int64_t p = 0; p < PAIR_POINTS; p++)
+    winograd_source source = {a->x, a->x_n, a->x_c, a->x_h, a->blocks};
+    for (int64_t first = 0; first < total; first += a->tiles) {
+        int64_t count = total - first < a->tiles ? total - first : a->tiles;
+        winograd_points(source, &tiles, pair, pair + 1, first, count, v, v_p, VW, v_tile);
+        winograd_dy_points(a, &tiles, pair, first, count, begin * a->nv, blocks, d, d_p, d_tile);
+        for (int64_t p = 0; p < PAIR_POINTS; p++) {
+            int64_t lo, hi;
+            winograd_having(&tiles, pair * PAIR_POINTS + p, first, count, &lo, &hi);
+            if (lo >= hi && first) continue;
+            fc_wgrad_lanes_c_args product = {.x_w = v_tile, .y_w = d_tile, .y_c = VW, .nv = a->nv, .ow = hi - lo};
             for (int64_t panel = begin; panel < end; panel++) {
                 int64_t nb = a->outs - panel * a->nv < a->nv ? a->outs - panel * a->nv : a->nv;
                 int64_t parts = (k + tile_rows(nb) - 1) / tile_rows(nb), rows = k / parts, longer = k % parts;
                 float *u = a->u + (((slot * POINTS + pair * PAIR_POINTS + p) * a->npanels + panel) * k) * width;
                 for (int64_t part = 0, at = 0; part < parts; part++) {
                     int64_t height = rows + (part < longer);
-                    wgrad_c_tiles[nb - 1][height - 1](&product, v + p * v_p + at, d + p * d_p + (panel - begin) * width,
-                                                      u + at * width, 1, 0, fresh);
+                    wgrad_c_tiles[nb - 1][height - 1](&product, v + p * v_p + lo * v_tile + at,
+                                                      d + p * d_p + lo * d_tile + (panel - begin) * width, u + at * width, 1, 0,
+                                                      first == 0);
                     at += height;
                 }
             }
+        }
     }
 }
 
+/* Threads share the panels of all pairs and slots; a pair weighs as much as it has points, of the cut tiles too. */
 FC_DEFINE(winograd_wgrad) {
-    int64_t lo, hi, panels = a->npanels;
-    share(a->slots * 3 * panels, ith, nth, &lo, &hi);
-    for (int64_t unit = lo; unit < hi;) {
-        int64_t pair = unit / panels, begin = unit % panels,
-                end = begin + hi - unit < panels ? begin + hi - unit : panels;
-        winograd_wgrad_unit(a, pair / 3, pair % 3, begin, end, a->scratch + ith * a->scratch_size);
-        unit += end - begin;
+    const winograd_part all = winograd_cut(a->n, a->oh, a->ow, a->r, 0, 1);
+    int64_t weight[3] = {1, 1, 1}, start = 0, lo, hi;
+    for (int64_t p = 0; p < POINTS; p++) {
+        winograd_having(&all, p, 0, all.start[KINDS], &lo, &hi);
+        if (lo < hi) weight[p / PAIR_POINTS] += hi - lo;
     }
+    share(a->slots * a->npanels * (weight[0] + weight[1] + weight[2]), ith, nth, &lo, &hi);
+    for (int64_t slot = 0; slot < a->slots; slot++)
+        for (int pair = 0; pair < 3; pair++) {
+            int64_t begin, end;
+            rows_within(start, weight[pair], a->npanels, lo, hi, &begin, &end);
+            start += weight[pair] * a->npanels;
+            if (begin < end) winograd_wgrad_unit(a, slot, pair, begin, end, a->scratch + ith * a->scratch_size);
+        }
 }
 
 FC_DEFINE(winograd_unpack) {
