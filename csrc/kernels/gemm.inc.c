@@ -75,28 +75,8 @@ typedef struct {
     float *c;
     int64_t c_m, columns;
     const float *next_b; /* what the next tiles will read: fetched while this one is computed */
-    int rows, load, last, act; /* load: add to what c holds; last: bias, act and mask now */
+    int rows, load, finish, act; /* load: add to what c holds; finish: bias, act and mask now */
 } gemm_tile_out;
-
-INLINE vec gemm_finish(const gemm_tile_out *o, vec v, vec bias, const float *mask) {
-    if (o->last) {
-        if (o->bias) v += bias;
-        if (o->act) v = vrelu(v);
-        if (o->mask) v = vmask(v, vload(mask));
-    }
-    return v;
-}
-
-INLINE void gemm_store_full(const gemm_tile_out *o, int row, vec v0, vec v1) {
-    float *c = o->c + row * o->c_m;
-    const float *mask = o->mask ? o->mask + row * o->c_m : NULL;
-    vec zero = {0};
-    if (o->load) v0 += vload(c), v1 += vload(c + VW);
-    v0 = gemm_finish(o, v0, o->bias && o->last ? vload(o->bias) : zero, mask);
-    v1 = gemm_finish(o, v1, o->bias && o->last ? vload(o->bias + VW) : zero, mask ? mask + VW : NULL);
-    vstore(c, v0);
-    vstore(c + VW, v1);
-}
 
 static __attribute__((noinline)) void gemm_store_part(const gemm_tile_out *o, int row, vec v0, vec v1) {
     float value[GEMM_N];
@@ -106,7 +86,7 @@ static __attribute__((noinline)) void gemm_store_part(const gemm_tile_out *o, in
         float v = value[j];
         const int64_t at = row * o->c_m + j;
         if (o->load) v += o->c[at];
-        if (o->last) {
+        if (o->finish) {
             if (o->bias) v += o->bias[j];
             if (o->act) v = v <= 0.0f ? 0.0f : v;
             if (o->mask) v = o->mask[at] > 0.0f ? v : 0.0f;
@@ -117,12 +97,16 @@ static __attribute__((noinline)) void gemm_store_part(const gemm_tile_out *o, in
 
 INLINE void gemm_tile(const float *a, int64_t a_i, int64_t a_p, const float *b, int64_t k, const gemm_tile_out *o) {
     vec acc[GEMM_MR][2];
+    float *c = o->c;
+    const int64_t c_m = o->c_m;
+    const int full = o->rows == GEMM_MR && o->columns == GEMM_N;
 #define CLEAR(i) acc[i][0] = acc[i][1] = vset(0.0f);
     GEMM_EACH_ROW(CLEAR)
 #undef CLEAR
-#define PREFETCH(i) \
-    if (i < o->rows) __builtin_prefetch(o->c + (i) * o->c_m, 1), __builtin_prefetch(o->c + (i) * o->c_m + GEMM_N - 1, 1);
-    GEMM_EACH_ROW(PREFETCH)
+#define PREFETCH(i) __builtin_prefetch(c + (i) * c_m, 1), __builtin_prefetch(c + (i) * c_m + GEMM_N - 1, 1);
+    if (full) {
+        GEMM_EACH_ROW(PREFETCH)
+    }
 #undef PREFETCH
     for (int i = 0; i < GEMM_AHEAD; i += 16) __builtin_prefetch(o->next_b + i, 0, 2);
     _Pragma("GCC unroll 4") for (int64_t p = 0; p < k; p++) {
@@ -138,15 +122,42 @@ INLINE void gemm_tile(const float *a, int64_t a_i, int64_t a_p, const float *b, 
         a += a_p;
         b += GEMM_N;
     }
-    if (o->rows == GEMM_MR && o->columns == GEMM_N) {
-#define STORE(i) gemm_store_full(o, i, acc[i][0], acc[i][1]);
-        GEMM_EACH_ROW(STORE)
-#undef STORE
-    } else {
+    if (!full) {
 #define STORE(i) if (i < o->rows) gemm_store_part(o, i, acc[i][0], acc[i][1]);
         GEMM_EACH_ROW(STORE)
 #undef STORE
+        return;
     }
+#define BOTH(i, EXPRESSION)                                                     \
+    {                                                                           \
+        _Pragma("GCC unroll 2") for (int j = 0; j < 2; j++) acc[i][j] = EXPRESSION; \
+    }
+#define ADD(i) BOTH(i, acc[i][j] + vload(c + (i) * c_m + j * VW))
+#define BIAS(i) BOTH(i, acc[i][j] + vload(o->bias + j * VW))
+#define ACT(i) BOTH(i, vrelu(acc[i][j]))
+#define MASK(i) BOTH(i, vmask(acc[i][j], vload(o->mask + (i) * c_m + j * VW)))
+#define STORE(i) vstore(c + (i) * c_m, acc[i][0]), vstore(c + (i) * c_m + VW, acc[i][1]);
+    if (o->load) {
+        GEMM_EACH_ROW(ADD)
+    }
+    if (o->finish) {
+        if (o->bias) {
+            GEMM_EACH_ROW(BIAS)
+        }
+        if (o->act) {
+            GEMM_EACH_ROW(ACT)
+        }
+        if (o->mask) {
+            GEMM_EACH_ROW(MASK)
+        }
+    }
+    GEMM_EACH_ROW(STORE)
+#undef BOTH
+#undef ADD
+#undef BIAS
+#undef ACT
+#undef MASK
+#undef STORE
 }
 
 static __attribute__((noinline)) void gemm_tile_rows(const float *a, const float *b, int64_t k, const gemm_tile_out *o) {
@@ -186,7 +197,7 @@ FC_DEFINE(gemm) {
                         b + a->k * GEMM_N + i * GEMM_AHEAD / GEMM_MR,
                         (int)(m - i < GEMM_MR ? m - i : GEMM_MR),
                         block > 0 || a->accumulate,
-                        block == k_blocks - 1,
+                        block == k_blocks - 1 && (a->bias || a->act || a->mask),
                         (int)a->act,
                     };
                     const float *tile = packed + i * GEMM_ROW;
