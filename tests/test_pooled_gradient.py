@@ -38,3 +38,33 @@ def test_weight_gradient_from_pooled_gradients(size, k, isa, monkeypatch):  # no
             assert all(a.tobytes() == c.tobytes() for a, c in zip(results[0], got, strict=True))
         for a, c in zip(results[0], results[3], strict=True):
             assert np.linalg.norm(a - c) <= 2e-6 * np.linalg.norm(c)
+
+
+@pytest.mark.parametrize("algorithm", ["direct", "winograd"])
+@pytest.mark.parametrize(
+    "stride, size, computed", [(1, (13, 12), (10, 10)), (1, (12, 13), (10, 10)), (2, (15, 11), (6, 4))]
+)
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_what_no_window_meets_is_not_computed(elsewhere, stride, size, computed, algorithm, isa, monkeypatch):  # noqa: F811
+    """Unless the convolution's result is read elsewhere too."""
+    monkeypatch.setattr(passes, "choose_layout", lambda *_: "lanes_n")
+    fc.set_conv_algorithm(algorithm)
+    rng = np.random.default_rng(0)
+    shapes, results = [(9, 6, *size), (7, 6, 3, 3), (7,)], []
+    arrays = [rng.standard_normal(s).astype(np.float32) for s in shapes]
+    for eager in "01":
+        monkeypatch.setenv("FASTCNN_EAGER", eager)
+        inputs = [Symbol(s) for s in shapes]
+        y = add_node(OPS["conv2d"], inputs, stride=(stride,) * 2, dilation=(1, 1), groups=1, pads=(0, 0, 0, 0))
+        pooled = add_node(OPS["max_pool2d"], [y], **passes.POOLING_2X2)[0]
+        if elsewhere:
+            window = dict(kernel=(2, 2), stride=(2, 2), padding=(0, 0), ceil_mode=False)
+            mean = add_node(OPS["avg_pool2d"], [y], **window, count_include_pad=True, divisor=None)
+            pooled = add_node(OPS["zip"], [mean, pooled], kind="add")
+        p = Program(inputs, [pooled], inputs)
+        forward = [s.fields for s in p.steps if s.kernel in ("conv_lanes_n", "winograd_n") and s.phase == "forward"]
+        assert ((forward[0]["oh"], forward[0]["ow"]) == computed) == (eager == "0" and not elsewhere)
+        dy = np.random.default_rng(1).standard_normal(p.outputs[0].shape).astype(np.float32)
+        results.append(run(p, arrays, dy))
+    for a, b in zip(*results, strict=True):
+        assert np.linalg.norm(a - b) <= 2e-5 * np.linalg.norm(b)

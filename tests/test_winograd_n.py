@@ -15,7 +15,7 @@ from fastcnn.ops import OPS, winograd_n
 FORWARD, GRADIENT = 2e-5, 5e-5  # normwise errors that are allowed
 ATTRS = dict(stride=(1, 1), dilation=(1, 1), groups=1)
 KERNELS = {"winograd_n", "winograd_n_data", "winograd_n_wgrad", "winograd_n_weights", "winograd_n_unpack"}
-KINDS = [(3, 6), (3, 8), (5, 8), (5, 9)]  # kernel, side
+KINDS = [(3, 6), (3, 7), (3, 8), (5, 8), (5, 9)]  # kernel, side
 
 
 @pytest.fixture(autouse=True)
@@ -82,9 +82,8 @@ def test_activation_pooling_and_mask_are_fused(size, kind, isa, monkeypatch):  #
     shapes, pads = [(9, 7, *size), (10, 7, k, k), (10,)], (1, 1, 1, 1)
     arrays = [rng.standard_normal(s).astype(np.float32) for s in shapes]
     fused = program(kind, shapes, pads, 2, monkeypatch, relu=True, pool=True)
-    assert ("max_pool" in kernels(fused)) == (kind == (5, 9)) and kernels(
-        fused
-    ) >= KERNELS  # a window in two of its tiles
+    in_two_tiles = kind in ((3, 7), (5, 9))  # a window
+    assert ("max_pool" in kernels(fused)) == in_two_tiles and kernels(fused) >= KERNELS
     x, w, b = (a.astype(np.float64) for a in arrays)
     y = ref.conv2d(np.maximum(x, 0), w, b, pads=pads, **ATTRS)
     n, c, h, wide = y.shape

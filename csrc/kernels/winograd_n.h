@@ -2,8 +2,8 @@
  *
  * Algorithm F(m x m, r x r), over the side^2 points of tiles of side = m + r - 1 inputs, images in the lanes. It is
  * three linear maps (of the inputs, the weights and the outputs) around a product; data and weight gradient are their adjoints
- * around the same products, so no gradient has more tiles than the outputs have. side 6: 4x4 outputs of a 3x3 convolution;
- * side 8: 6x6 of a 3x3, 4x4 of a 5x5; side 9: 5x5 of a 5x5. */
+ * around the same products, so no gradient has more tiles than the outputs have. side 6, 7, 8: 4x4, 5x5, 6x6 outputs of a 3x3
+ * convolution; side 8, 9: 4x4, 5x5 of a 5x5. */
 #ifndef FASTCNN_KERNELS_WINOGRAD_N_H
 #define FASTCNN_KERNELS_WINOGRAD_N_H
 
@@ -17,8 +17,8 @@
 
 /* ---- the maps in one dimension: side and taps (m or r) are literals ---- */
 
-/* The points are 0, pairs of +-at, and of even sides infinity, where a polynomial's value is its last coefficient. Those of
- * side 9 are the ones with the smallest error among quotients of small numbers: 5e-6 (and more than 1e-5 with infinity). */
+/* The points are 0, pairs of +-at, and of even sides infinity, where a polynomial's value is its last coefficient: side 7 is
+ * side 8 without that. Those of side 9 are the ones with the smallest error among quotients of small numbers: 5e-6 (and more than 1e-5 with infinity). */
 static const float winograd_n_at[2][PAIRS_MOST] = {{1.0f, 2.0f, 0.5f}, {0.5f, 0.75f, 1.5f, 4.0f}};
 /* The factors of the weights' map for 0 and each pair; of the outputs' it is 1. */
 static const float winograd_n_factors[3][1 + PAIRS_MOST] = {
@@ -90,7 +90,7 @@ INLINE void winograd_n_of_taps(const int side, const int taps, const int scaled,
     p[0] = (scaled ? factor[0] : 1.0f) * y[0];
 #pragma GCC unroll 4
     for (int i = 1; i <= WINOGRAD_N_PAIRS(side); i++) {
-        const float at = winograd_n_at[side % 2][i - 1];
+        const float at = winograd_n_at[(side) > 8][i - 1];
         vec even = y[0], odd = at * y[1];
         float power = at * at;
 #pragma GCC unroll 9
@@ -123,7 +123,7 @@ INLINE void winograd_n_taps_of(const int side, const int taps, const int scaled,
 #pragma GCC unroll 4
         for (int i = 1; i < WINOGRAD_N_PAIRS(side); i++) sum += powers[i] * pairs[i];
 #pragma GCC unroll 4
-        for (int i = 0; i < WINOGRAD_N_PAIRS(side); i++) powers[i] *= winograd_n_at[side % 2][i];
+        for (int i = 0; i < WINOGRAD_N_PAIRS(side); i++) powers[i] *= winograd_n_at[(side) > 8][i];
         if (k == 0) sum += (scaled ? factor[0] : 1.0f) * p[0];
         if (k == taps - 1 && side % 2 == 0) sum += p[side - 1];
         y[k] = sum;
@@ -139,6 +139,8 @@ INLINE void winograd_n_taps_of(const int side, const int taps, const int scaled,
             BODY(8, 5);                   \
         else if ((side) == 8)             \
             BODY(8, 3);                   \
+        else if ((side) == 7)             \
+            BODY(7, 3);                   \
         else                              \
             BODY(6, 3);                   \
     } while (0)

@@ -149,6 +149,14 @@ static void winograd_n_add(const fc_winograd_n_data_args *a, const winograd_n_pl
 #undef BODY
 }
 
+/* Zeros for the input gradients that no tile reaches. */
+INLINE void winograd_n_clear(const fc_winograd_n_data_args *a, const winograd_n_plane *plane, float *dx) {
+    const int64_t over = plane->side - plane->m, bottom = plane->m * plane->high + over - a->pad_h;
+    const int64_t right = plane->m * plane->wide + over - a->pad_w;
+    for (int64_t row = 0; row < a->h && (bottom < a->h || right < a->w); row++)
+        for (int64_t col = row < bottom ? right : 0; col < a->w; col++) vstore(dx + row * a->x_h + col * VW, (vec){0});
+}
+
 FC_DEFINE(winograd_n_data) {
     const winograd_n_plane plane = winograd_n_cut(a->side, a->r, a->oh, a->ow, a->rows);
     const int64_t most = cut_size(plane.rows, 0) * plane.wide;
@@ -184,6 +192,7 @@ FC_DEFINE(winograd_n_data) {
                 for (int64_t i = 0; i < m; i++) {
                     float *dx = a->dx + image * a->x_n + (channel + i) * a->x_c;
                     const float *mask = a->mask ? a->mask + image * a->m_n + (channel + i) * a->m_c : NULL;
+                    if (group == 0) winograd_n_clear(a, &plane, dx);
                     for (int64_t row = 0; row < rows; row++)
                         winograd_n_add(a, &plane, top + row, line, sums, back + row * plane.wide, dx, mask);
                     for (int64_t t = 0; t < count; t++) back[t].at += back[t].channel_step;

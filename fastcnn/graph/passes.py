@@ -27,6 +27,8 @@ def run(nodes: list[Node], roots: list[Symbol], layout: str, forward_ids: set[in
     fuse_norm_mask(nodes, roots)
     if layout == LANES_C:  # whose kernel gives narrow ones
         narrow_positions(nodes, roots)
+    if layout == LANES_N:
+        crop_to_windows(nodes, roots)
     fuse_pooling(nodes, roots, layout, vw)
     if layout == LANES_N:
         fuse_pooling_gradient(nodes, roots)
@@ -187,7 +189,35 @@ def recompute_normalised(nodes: list[Node], forward_ids: set[int], wholes: dict[
             reader.inputs = [again.outputs[0] if s is y else s for s in reader.inputs]
 
 
+GRADIENT_OF = {"conv2d_data": 0, "conv2d_weight": 1, "channel_sum": 0}  # which input is that of a convolution's result
 POOLING_2X2 = {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0), "dilation": (1, 1), "ceil_mode": False}
+
+
+def crop_to_windows(nodes, roots) -> None:
+    """conv2d, then a 2x2 max pooling that alone reads it: a last row or column that no window meets is not computed,
+    nor its gradient, which is 0. In conv2d's terms, there is less padding below and on the right."""
+    uses = _uses(nodes, roots)
+    for node in nodes:
+        if node.op.name != "max_pool2d" or not node.outputs or node.attrs != POOLING_2X2:
+            continue
+        y, rest = node.inputs[0], [side % 2 for side in node.inputs[0].shape[2:]]
+        if y.node is None or y.node.op.name != "conv2d" or uses[y.id] != 1 or not any(rest):
+            continue
+        gradients = [n for n in nodes if n.outputs and n.op.name == "max_pool2d_bwd" and node.outputs[1] in n.inputs]
+        dys = [n.outputs[0] for n in gradients]
+        readers = [n for n in nodes if n.outputs and any(s in dys for s in n.inputs)]
+        if uses[node.outputs[1].id] != len(gradients) or sum(uses[s.id] for s in dys) != len(readers):
+            continue
+        if any(n.inputs[GRADIENT_OF.get(n.op.name, 0)] not in dys or n.op.name not in GRADIENT_OF for n in readers):
+            continue
+        for symbol in [y, *dys]:
+            symbol.shape = (*y.shape[:2], *(side // 2 * 2 for side in y.shape[2:]))
+        for n in gradients:
+            n.attrs = {**n.attrs, "shape": y.shape}
+        for n in [y.node, *readers]:
+            if n.op.name != "channel_sum":
+                (top, bottom, left, right), (high, wide) = n.attrs["pads"], n.attrs["stride"]
+                n.attrs = {**n.attrs, "pads": (top, bottom - rest[0] * high, left, right - rest[1] * wide)}
 
 
 def fuse_pooling(nodes, roots, layout, vw) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .. import config
 from .geometry import Geometry
 
-SIDES = {(3, 3): (6, 8), (5, 5): (8, 9)}  # of tiles of inputs, by kernel
+SIDES = {(3, 3): (6, 7, 8), (5, 5): (8, 9)}  # of tiles of inputs, by kernel
 POINT_BYTES = 3 << 17  # what the points of a group of tiles may take
 GRADIENT_BYTES = 3 << 20  # in a weight gradient: each point is read once, from a farther cache
 IMAGES = 4  # blocks of them that a weight gradient sums before it adds up the lanes
