@@ -64,6 +64,7 @@ int fc_isa_supported(int i) {
 }
 
 int64_t fc_gemm_scratch(int64_t m, int64_t k) { return gemm_scratch(m, k); }
+int64_t fc_gemm_update_scratch(int64_t k) { return gemm_update_scratch(k); }
 
 const char *fc_compiler(void) {
 #if defined(__clang__)

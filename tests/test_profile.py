@@ -216,11 +216,15 @@ def test_predicted_is_the_larger_bound():
 
 
 def test_updates_in_the_midst_of_backward_are_updates():
-    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 400))
+    model = nn.Sequential(nn.Conv2d(1, 100, 27), nn.Flatten(), nn.Linear(400, 300))
     step = fc.compile_step(model, nn.CrossEntropyLoss(), optim.Adam(model.parameters()))
-    rows = [row for row in describe.rows(step.program(*lenet_batch(8))) if row.kernel == "adam"]
-    assert rows and all(row.kind == "update" and not row.gflop for row in rows)
-    assert sum(row.mb for row in rows) == pytest.approx(4 * 4e-6 * (784 * 400 + 400), rel=0.01)  # p, g, m, v
+    rows = describe.rows(step.program(*lenet_batch(8)))
+    updates = [row for row in rows if row.kernel == "adam"]
+    assert len(updates) > 1 and all(row.kind == "update" and not row.gflop for row in updates)
+    assert sum(row.mb for row in updates) == pytest.approx(4 * 4e-6 * (100 * 27 * 27 + 400), rel=0.01)  # p, g, m, v
+    (fused,) = (row for row in rows if row.kernel == "gemm_update")  # the gradient and the update of a linear layer
+    assert fused.algorithm == "gemm" and fused.gflop == pytest.approx(2e-9 * 8 * 400 * 300)
+    assert fused.mb == pytest.approx(4e-6 * (3 * 400 * 300 + 8 * (400 + 300)), rel=0.01)  # p, m, v; x, dy
 
 
 def test_describe_is_a_line_per_step_and_counts_no_step(monkeypatch):

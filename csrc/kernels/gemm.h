@@ -15,4 +15,15 @@ static inline int64_t gemm_scratch(int64_t m, int64_t k) {
     return rows * GEMM_ROW;
 }
 
+/* Rows of A that a thread packs at a time, with all of k, for gemm_update(k): whole tiles on every ISA, of 4, 6 or 12 rows. */
+static inline int64_t gemm_update_rows(int64_t k) {
+    int64_t rows = GEMM_MC / ((k + GEMM_KC - 1) / GEMM_KC + (k == 0)) / 12 * 12;
+    return rows < 12 ? 12 : rows;
+}
+
+/* Floats of scratch it needs for that; a multiple of 16. */
+static inline int64_t gemm_update_scratch(int64_t k) {
+    return (gemm_update_rows(k) + 4) * GEMM_ROW * ((k + GEMM_KC - 1) / GEMM_KC + (k == 0));
+}
+
 #endif

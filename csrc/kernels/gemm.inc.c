@@ -47,21 +47,21 @@ FC_DEFINE(gemm_pack_b) {
     }
 }
 
-/* Tiles of GEMM_MR rows. Rows of A are kept as rows where A is row-major (element (i,p) of a tile at i*GEMM_ROW + p), else
- * the columns (at p*GEMM_MR + i). Rows past m are 0. */
-INLINE void pack_a(const float *a, int64_t a_m, int64_t a_k, int64_t m, int64_t k, float *out) {
-    if (a_k != 1) { /* along the rows of memory */
-        for (int64_t p = 0; p < k; p++) {
-            const float *x = a + p * a_k;
-            float *y = out + p * GEMM_MR;
-            int64_t row = 0;
-            if (a_m == 1) /* what a vector has beyond GEMM_MR, the next p writes again */
-                for (; row + VW <= m; row += GEMM_MR, y += GEMM_MR * GEMM_ROW) vstore(y, vload(x + row));
-            for (; row < m; row += GEMM_MR, y += GEMM_MR * GEMM_ROW)
-                for (int64_t i = 0; i < GEMM_MR; i++) y[i] = row + i < m ? x[(row + i) * a_m] : 0.0f;
-        }
-        return;
+/* Tiles of GEMM_MR rows, rows past m 0, element (i, p) of a tile at p*GEMM_MR + i. */
+INLINE void pack_columns(const float *a, int64_t a_m, int64_t a_k, int64_t m, int64_t k, float *out) {
+    for (int64_t p = 0; p < k; p++) { /* along the rows of memory */
+        const float *x = a + p * a_k;
+        float *y = out + p * GEMM_MR;
+        int64_t row = 0;
+        if (a_m == 1) /* what a vector has beyond GEMM_MR, the next p writes again */
+            for (; row + VW <= m; row += GEMM_MR, y += GEMM_MR * GEMM_ROW) vstore(y, vload(x + row));
+        for (; row < m; row += GEMM_MR, y += GEMM_MR * GEMM_ROW)
+            for (int64_t i = 0; i < GEMM_MR; i++) y[i] = row + i < m ? x[(row + i) * a_m] : 0.0f;
     }
+}
+
+/* The same with element (i, p) at i*GEMM_ROW + p, of a row-major A. */
+INLINE void pack_rows(const float *a, int64_t a_m, int64_t m, int64_t k, float *out) {
     for (int64_t row = 0; row < m; row += GEMM_MR, out += GEMM_MR * GEMM_ROW)
         for (int64_t i = 0; i < GEMM_MR; i++) {
             const float *x = a + (row + i) * a_m;
@@ -182,7 +182,11 @@ FC_DEFINE(gemm) {
         const int64_t k0 = a->k * block / k_blocks, k1 = a->k * (block + 1) / k_blocks;
         for (int64_t row = tile_lo * GEMM_MR; row < row_hi; row += GEMM_MC) {
             const int64_t m = row_hi - row < GEMM_MC ? row_hi - row : GEMM_MC;
-            pack_a(a->a + row * a->a_m + k0 * a->a_k, a->a_m, a->a_k, m, k1 - k0, packed);
+            const float *block_of_a = a->a + row * a->a_m + k0 * a->a_k;
+            if (a->a_k == 1)
+                pack_rows(block_of_a, a->a_m, m, k1 - k0, packed);
+            else
+                pack_columns(block_of_a, a->a_m, a->a_k, m, k1 - k0, packed);
             for (int64_t panel = panel_lo; panel < panel_hi; panel++) {
                 const float *b = a->bp + (panel * a->k + k0) * GEMM_N;
                 const int64_t column = panel * GEMM_N;

@@ -32,6 +32,7 @@ PARTS = {
     ("gemm", "a"): ("m", "k"),
     ("gemm", "c"): ("m", "n"),
     ("gemm", "mask"): ("m", "n"),
+    ("gemm_update", "a"): ("m", "k"),
     ("gemm_pack_b", "b"): ("k", "n"),
     ("batch_norm_moments", "x"): ("channels",),
 }
@@ -127,8 +128,8 @@ def kind(step: Step) -> str:
 
 
 def _updates(step: Step) -> bool:
-    """Whether it is part of the optimizer's work, at the end or right after a gradient."""
-    return step.phase == "update" or isinstance(step.fields.get("p"), Ref)
+    """Whether it is the optimizer's work alone, at the end or right after a gradient."""
+    return step.phase == "update" or (isinstance(step.fields.get("p"), Ref) and "g" in step.fields)
 
 
 def _geometry(node: Node):
@@ -183,7 +184,7 @@ def _touched(step: Step, name: str, storage: Storage) -> float:
         return 4.0 * float(np.prod(f["table"].storage.base[0], dtype=float))
     if "len" in f:
         return 4.0 * f["n"] * f["c"] * f["h"] * f["len"]
-    if isinstance(f.get("p"), Ref) and name != "hyper":
+    if isinstance(f.get("p"), Ref) and "g" in f and name != "hyper":
         return 4.0 * f["size"]
     if name in ("y", "mask") and "y_w" in f and storage.layout in (LANES_C, LANES_N):  # a phase of a data gradient
         return storage.nbytes * f["oh"] * f["ow"] / (storage.h * storage.w)

@@ -106,7 +106,7 @@ class Step:
     node: Node | None
     work: float
     phase: str = "forward"
-    changes: Storage | None = None  # the parameter that it updates, or computes part of the gradient of to that end
+    changes: Storage | None = None  # the parameter that it updates
 
 
 @dataclass

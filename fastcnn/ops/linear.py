@@ -11,7 +11,8 @@ from .base import OPS, Op, check_float, check_rank
 
 GEMV_ROWS = 4  # up to so many rows, the weights are read where they lie instead of packed
 FAR_FLOATS = 1 << 18  # of weights that lie beyond the L2 cache
-UPDATED_FLOATS = 1 << 18  # of a gradient, per thread, that are computed before the weights are updated by them
+# The kinds of gemm_update: optimizers' kernels and the names of their states.
+UPDATES = {"sgd": ("buf",), "adam": ("m", "v", "vmax"), "rmsprop": ("v", "buf", "avg"), "adagrad": ("v",)}
 PACKED_FLOATS = 1 << 21  # of a matrix larger than this (8 MB) and than the other one, so much at a time is packed
 
 
@@ -57,16 +58,31 @@ def _emit_product(b, a, packed, m, n, k, a_m, a_k, c_m, act, c, bias=None, mask=
     )
 
 
-def emit_update_by_rows(b, update, m, n, k, a, a_m, a_k, w, w_k, w_n):
-    """Update an m x n parameter by the gradient A*B, of which no more is ever stored than some rows."""
+def emit_gemm_update(b, update, m, n, k, a, a_m, a_k, w, w_k, w_n):
+    """Update an m x n parameter by the gradient A*B, which is never stored."""
     packed = _pack_columns(b, w.at(), n, k, w_k, w_n)
-    rows = max(1, UPDATED_FLOATS * b.threads // n)
-    part = b.scratch(min(rows, m) * n)
-    for first in range(0, m, rows):
-        count = min(rows, m - first)
-        b.changes = update.param
-        _emit_product(b, a.at(first * a_m), packed, count, n, k, a_m, a_k, n, 0, c=part.at())
-        b.update(update, part, first * n, count * n)
+    size = _core.gemm_update_scratch(k)
+    scratch = b.scratch(size * b.threads)
+    states = [update.states.get(name) for name in UPDATES[update.kernel]]
+    b.changes = update.param
+    b.emit(
+        "gemm_update",
+        float(m) * n * k,
+        a=a.at(),
+        bp=packed.at(),
+        p=update.states["p"].at(),
+        **{f"s{i}": state.at() for i, state in enumerate(states) if state},
+        hyper=update.hyper.at(),
+        scratch=scratch.at(),
+        kind=list(UPDATES).index(update.kernel),
+        m=m,
+        n=n,
+        k=k,
+        a_m=a_m,
+        a_k=a_k,
+        scratch_size=size,
+    )
+    b.changes = None
 
 
 def emit_linear_n(b, x, w, bias, mask, y, k, w_step, w_m, outs, act):
@@ -222,7 +238,7 @@ class LinearWeight(Op):
         kept = any(b.is_kept(s) for s in (x, dy))  # a parameter, say, that is updated by rows of this one in turn
         update = None if kept else b.only_update(node.outputs[0])
         if update is not None:
-            emit_update_by_rows(b, update, outs, k, n, dy, 1, outs, x, k, 1)
+            emit_gemm_update(b, update, outs, k, n, dy, 1, outs, x, k, 1)
         else:
             emit_gemm(b, outs, k, n, dy, 1, outs, x, k, 1, b.out(node.outputs[0], PLAIN))
 
