@@ -47,12 +47,16 @@ FC_DEFINE(gemm_pack_b) {
     }
 }
 
+#define GEMM_ROWS_AHEAD 4 /* rows of memory that are asked for while one is packed: they lie far apart */
+
 /* Tiles of GEMM_MR rows, rows past m 0, element (i, p) of a tile at p*GEMM_MR + i. */
 INLINE void pack_columns(const float *a, int64_t a_m, int64_t a_k, int64_t m, int64_t k, float *out) {
     for (int64_t p = 0; p < k; p++) { /* along the rows of memory */
         const float *x = a + p * a_k;
         float *y = out + p * GEMM_MR;
         int64_t row = 0;
+        for (int64_t i = 0; a_m == 1 && i < m && p + GEMM_ROWS_AHEAD < k; i += 16)
+            __builtin_prefetch(x + GEMM_ROWS_AHEAD * a_k + i);
         if (a_m == 1) /* what a vector has beyond GEMM_MR, the next p writes again */
             for (; row + VW <= m; row += GEMM_MR, y += GEMM_MR * GEMM_ROW) vstore(y, vload(x + row));
         for (; row < m; row += GEMM_MR, y += GEMM_MR * GEMM_ROW)
