@@ -6,6 +6,7 @@ import pytest
 import reference as ref
 from test_ops import isa, run, use_threads  # noqa: F401 - isa is a fixture
 
+import fastcnn as fc
 from fastcnn.graph import passes
 from fastcnn.graph.plan import Program
 from fastcnn.graph.trace import Symbol, add_node
@@ -73,3 +74,18 @@ def test_against_float64(case, stride, bytes_, k, isa, monkeypatch):  # noqa: F8
     want += [(grads[0][0] + grads[1][0]) * (x > 0), grads[0][1], dy.sum((0, 2, 3), dtype=np.float64), grads[1][1]]
     for value, expected in zip(results[0], want, strict=True):
         assert np.linalg.norm(value - expected) <= 1e-6 * max(np.linalg.norm(expected), 1e-30)
+
+
+@pytest.mark.parametrize("kernel", [(1, 1), (2, 2), (3, 1), (1, 3)])
+def test_steps_stay_within_their_tables(kernel, isa, monkeypatch):  # noqa: F811
+    """With images in the lanes, phases that no tap or no column of taps reaches have tables of one run: no row says more."""
+    monkeypatch.setattr(passes, "choose_layout", lambda *_: "lanes_n")
+    fc.set_conv_algorithm("direct")
+    shapes = [(17, 6, 9, 8), (5, 6, *kernel)]
+    inputs = [Symbol(s) for s in shapes]
+    y = add_node(OPS["conv2d"], inputs, stride=(3, 3), dilation=(1, 1), groups=1, pads=(0, 0, 0, 0))
+    p = Program(inputs, [y], inputs)
+    tables = [step.fields for step in p.steps if step.fields.get("rows") is not None]
+    assert tables
+    for fields in tables:
+        assert fields["rows"].storage.base.max() <= fields["nruns"] <= len(fields["runs"].storage.base)

@@ -114,7 +114,7 @@ def lower_data(b, g, dy, w, bias, mask, dx):
             x_step, w_step = -(step * g.dilation[1] // g.stride[1]) * b.vw, step
             if single:  # one tap: the run goes over the channels
                 runs, run_len, x_step, w_step = runs[:1], g.og, dy.sc, g.cg * area
-            along_h = _ranges(lambda j, t: 0 <= j + h_taps[t][1] < g.oh, (rows, len(h_taps))) * g.og
+            along_h = _ranges(lambda j, t: 0 <= j + h_taps[t][1] < g.oh, (rows, len(h_taps) if w_taps else 0)) * g.og
             along_w = _ranges(lambda j, t: 0 <= j + w_taps[t][1] < g.ow, (cols, len(w_taps)))
             m = {"m_n": 0, "m_c": 0, "m_h": 0, "m_w": 0}
             if mask:
