@@ -168,7 +168,7 @@ def moved_bytes(step: Step) -> float:
 
 def _only_zeros(step: Step) -> bool:
     """Whether it is a phase of a strided data gradient that no weight reaches."""
-    return step.fields.get("nruns") == 0
+    return 0 in (step.fields.get("nruns"), step.fields.get("ntaps"))
 
 
 def _touched(step: Step, name: str, storage: Storage) -> float:

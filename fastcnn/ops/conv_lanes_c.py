@@ -9,7 +9,7 @@ import numpy as np
 from ..graph.lower import LANES_C, Ref, Storage
 from . import conv_taps, winograd
 from .geometry import Geometry, window_origin
-from .panels import Panels, beside, choose_nv, make_panels, pack, pack_bias, part_images, parts, unpack
+from .panels import Panels, beside, choose_nv, each_phase, make_panels, pack, pack_bias, part_images, parts, unpack
 
 SLOT_ITEMS = 16  # a weight gradient of fewer items than this is cut along the batch too
 
@@ -172,11 +172,10 @@ def lower_data(b, g, dy, w, bias, add, mask, dx):
         for w0, cols, w_taps in g.phases(1):
             sums = _pack(b, *_data_panels(b, g, dy, h_taps, w_taps, nv), w, bias, g.c)
             phases.append((sums, (h0, w0), (rows, cols)))
-    images = g.n if len(phases) == 1 else part_images(g, 4 * dx.sn)  # phases write the same lines of dx
-    for dy_part, add_part, mask_part, dx_part in parts(g, images, dy, add, mask, dx):
-        for sums, at, size in phases:
-            work, steps = float(dx_part.n * size[0] * size[1] * g.c) * len(sums.panels.red), (dy.sn, dy.sh, b.vw)
-            _emit(b, work, sums, dy_part.at(), steps, dx_part, size, add_part, mask_part, at=at, step=g.stride)
+    steps = (dy.sn, dy.sh, b.vw)
+    for (sums, at, size), (dy_part, add_part, mask_part, dx_part) in each_phase(g, phases, dy, add, mask, dx):
+        work = float(dx_part.n * size[0] * size[1] * g.c) * len(sums.panels.red)
+        _emit(b, work, sums, dy_part.at(), steps, dx_part, size, add_part, mask_part, at=at, step=g.stride)
 
 
 def _lower_placed(b, g, dy, w, add, mask, dx):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from .geometry import Geometry, planar, window_origin
-from .panels import Panels, beside, pack, pack_bias, part_images, parts, unpack
+from .panels import Panels, beside, each_phase, pack, pack_bias, unpack
 
 FEW = 4  # output channels that conv_few takes at most
 SLOT_BLOCKS = 16  # a weight gradient of fewer blocks of channels than this is cut along the batch too
@@ -102,11 +102,9 @@ def lower_data(b, g, dy, w, bias, add, mask, dx):
         for w0, cols, w_taps in g.phases(1):
             taps = [(kh * g.kw + kw, row * dy.sh + column * b.vw) for kh, row in h_taps for kw, column in w_taps]
             phases.append((taps, _pack(b, g, taps, w, bias, True), (h0, w0), (rows, cols)))
-    images = g.n if len(phases) == 1 else part_images(g, 4 * dx.sn)  # phases write the same lines of dx
-    for dy_part, add_part, mask_part, dx_part in parts(g, images, dy, add, mask, dx):
-        for taps, packed, at, size in phases:
-            steps = (dy.sh, b.vw)
-            _emit(b, g, taps, packed, dy_part.at(), steps, dx_part, size, add_part, mask_part, at=at, step=g.stride)
+    steps = (dy.sh, b.vw)
+    for (taps, packed, at, size), (dy_part, add_part, mask_part, dx_part) in each_phase(g, phases, dy, add, mask, dx):
+        _emit(b, g, taps, packed, dy_part.at(), steps, dx_part, size, add_part, mask_part, at=at, step=g.stride)
 
 
 def lower_weight(b, g, x, dy, dw):

@@ -235,7 +235,7 @@ class LinearWeight(Op):
     def lower(self, node, b):
         (n, k), outs = node.inputs[0].shape, node.inputs[1].shape[1]
         x, dy = (b.get(s, PLAIN, dense=True) for s in node.inputs)
-        kept = any(b.is_kept(s) for s in (x, dy))  # a parameter, say, that is updated by rows of this one in turn
+        kept = any(b.is_kept(s) for s in (x, dy))  # a parameter, say, that this one's update would change meanwhile
         update = None if kept else b.only_update(node.outputs[0])
         if update is not None:
             emit_gemm_update(b, update, outs, k, n, dy, 1, outs, x, k, 1)

@@ -169,3 +169,11 @@ def parts(g: Geometry, images: int, *values):
     """The values (or None), so many images at a time."""
     for first in range(0, g.n, images):
         yield [value and value.batch(first, min(images, g.n - first)) for value in values]
+
+
+def each_phase(g: Geometry, phases: list, dy, add, mask, dx):
+    """Of a strided data gradient: each phase with the values of some images, as phases write the same lines of dx."""
+    images = g.n if len(phases) == 1 else part_images(g, 4 * dx.sn)
+    for values in parts(g, images, dy, add, mask, dx):
+        for phase in phases:
+            yield phase, values
