@@ -67,7 +67,7 @@ int fc_isa_supported(int i);            /* by this CPU and operating system */
 const char *fc_compiler(void);
 
 int64_t fc_gemm_scratch(int64_t m, int64_t k); /* floats of scratch a thread needs for gemm */
-int64_t fc_gemm_update_scratch(int64_t k);        /* and for gemm_update */
+int64_t fc_gemm_update_scratch(int64_t k);      /* and for gemm_update */
 
 /* ---- memory.c: the only allocator -------------------------------------------------------------------------------- */
 void *fc_alloc(size_t bytes); /* 64-byte aligned (2 MiB pages asked for when large), or NULL */

@@ -1,6 +1,6 @@
 /* Convolution to a few channels, channels in the lanes: a panel of weights would be zeros for the most part, so here the input's
  * channels are the lanes of the sums. */
-#include "vec.h"
+#include "tile_c.h"
 
 #define FEW 4 /* output channels at most; VW is a multiple */
 
@@ -40,10 +40,7 @@ INLINE void few_tile(const int m, const int outs, const fc_conv_few_args *a, con
     for (int p = 0; p < m; p++) {
         vec sums = few_sums(acc[p]);
         if (a->bias) sums += vload(a->bias);
-        if (add) sums += vload(add + p * a->r_w);
-        if (a->act) sums = vrelu(sums);
-        if (mask) sums = vmask(sums, vload(mask + p * a->m_w));
-        vstore(y + p * a->y_w, sums);
+        vstore(y + p * a->y_w, finished(sums, add ? add + p * a->r_w : 0, a->act, mask ? mask + p * a->m_w : 0));
     }
 }
 

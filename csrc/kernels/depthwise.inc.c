@@ -1,5 +1,5 @@
 /* Depthwise convolution with channels in the lanes: every channel has a filter of its own, so all products are of vectors. */
-#include "vec.h"
+#include "tile_c.h"
 
 /* m pixels of a row; m is a literal, and step, the floats between their windows, may be one. */
 INLINE void depthwise_tile(const int m, int64_t step, const fc_depthwise_args *a, const float *x, const float *w,
@@ -14,12 +14,8 @@ INLINE void depthwise_tile(const int m, int64_t step, const fc_depthwise_args *a
         for (int p = 0; p < m; p++) acc[p] += vload(tap + p * step) * wv;
     }
 #pragma GCC unroll 8
-    for (int p = 0; p < m; p++) {
-        if (add) acc[p] += vload(add + p * a->r_w);
-        if (a->act) acc[p] = vrelu(acc[p]);
-        if (mask) acc[p] = vmask(acc[p], vload(mask + p * a->m_w));
-        vstore(y + p * a->y_w, acc[p]);
-    }
+    for (int p = 0; p < m; p++)
+        vstore(y + p * a->y_w, finished(acc[p], add ? add + p * a->r_w : 0, a->act, mask ? mask + p * a->m_w : 0));
 }
 
 INLINE void depthwise_row(int64_t step, const fc_depthwise_args *a, const float *x, const float *w, const float *bias,

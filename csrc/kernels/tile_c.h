@@ -27,4 +27,11 @@ INLINE void rows_within(int64_t start, int64_t weight, int64_t rows, int64_t lo,
     *last = l < rows ? l : rows;
 }
 
+/* A sum of one pixel, finished: what is added (or NULL), the activation, the mask (or NULL). */
+INLINE vec finished(vec sum, const float *add, int64_t act, const float *mask) {
+    if (add) sum += vload(add);
+    if (act) sum = vrelu(sum);
+    return mask ? vmask(sum, vload(mask)) : sum;
+}
+
 #endif

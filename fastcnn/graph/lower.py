@@ -62,14 +62,16 @@ class Storage:
 
     def cut(self, shape, block: int) -> Storage:
         """The part of it that has this shape and begins with block `block` of its channels."""
-        part = Storage(shape, self.layout, self.halo, itemsize=self.itemsize)
-        part.sn, part.origin, part.root = self.sn, self.origin + block * self.sc, _root(self)
-        return part
+        return self._part(shape, block * self.sc)
 
     def batch(self, first: int, count: int) -> Storage:
         """Its images [first, first + count); not of lanes_n."""
-        part = Storage((count, *self.shape[1:]), self.layout, self.halo, itemsize=self.itemsize)
-        part.sn, part.origin, part.root = self.sn, self.origin + first * self.sn, _root(self)
+        return self._part((count, *self.shape[1:]), first * self.sn)
+
+    def _part(self, shape, floats: int) -> Storage:
+        """The part of it that has this shape and begins so many floats after it."""
+        part = Storage(shape, self.layout, self.halo, itemsize=self.itemsize)
+        part.sn, part.origin, part.root = self.sn, self.origin + floats, _root(self)
         return part
 
     def same_place(self, other: Storage) -> bool:

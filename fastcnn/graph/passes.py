@@ -25,12 +25,12 @@ def run(nodes: list[Node], roots: list[Symbol], layout: str, forward_ids: set[in
     fuse_activation(nodes, roots)
     fuse_relu_gradient(nodes, roots)
     fuse_norm_mask(nodes, roots)
-    if layout == LANES_C:  # whose kernel gives narrow ones
-        narrow_positions(nodes, roots)
-    if layout == LANES_N:
+    if layout == LANES_C:
+        narrow_positions(nodes, roots)  # the kernel that pools gives narrow ones
+        fuse_pooling(nodes, roots, layout, vw)
+    else:
         crop_to_windows(nodes, roots)
-    fuse_pooling(nodes, roots, layout, vw)
-    if layout == LANES_N:
+        fuse_pooling(nodes, roots, layout, vw)
         fuse_pooling_gradient(nodes, roots)
         narrow_positions(nodes, roots)
     recompute_normalised(nodes, forward_ids, parts(nodes, layout, vw))
@@ -208,7 +208,7 @@ def crop_to_windows(nodes, roots) -> None:
         readers = [n for n in nodes if n.outputs and any(s in dys for s in n.inputs)]
         if uses[node.outputs[1].id] != len(gradients) or sum(uses[s.id] for s in dys) != len(readers):
             continue
-        if any(n.inputs[GRADIENT_OF.get(n.op.name, 0)] not in dys or n.op.name not in GRADIENT_OF for n in readers):
+        if not all(n.op.name in GRADIENT_OF and n.inputs[GRADIENT_OF[n.op.name]] in dys for n in readers):
             continue
         for symbol in [y, *dys]:
             symbol.shape = (*y.shape[:2], *(side // 2 * 2 for side in y.shape[2:]))

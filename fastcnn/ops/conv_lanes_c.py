@@ -8,10 +8,8 @@ import numpy as np
 
 from ..graph.lower import LANES_C, Ref, Storage
 from . import conv_taps, winograd
-from .geometry import Geometry, window_origin
+from .geometry import Geometry, gradient_slots, window_origin
 from .panels import Panels, beside, choose_nv, each_phase, make_panels, pack, pack_bias, part_images, parts, unpack
-
-SLOT_ITEMS = 16  # a weight gradient of fewer items than this is cut along the batch too
 
 
 @dataclass
@@ -62,9 +60,9 @@ def _skips(g: Geometry, x) -> bool:
     return (g.kh, g.kw) == (1, 1) and g.stride != (1, 1) and not any(g.pads) and x.layout == LANES_C
 
 
-def _side_by_side(b, g: Geometry):
-    """The convolution of stride 1, and a place for the pixels of some of the images (as many in each part)."""
-    images = part_images(g, 4 * -(-g.c // b.vw) * b.vw * g.oh * g.ow)
+def _side_by_side(b, g: Geometry, images: int | None = None):
+    """The convolution of stride 1, and a place for the pixels of so many images (else of as many as make a part)."""
+    images = images or part_images(g, 4 * -(-g.c // b.vw) * b.vw * g.oh * g.ow)
     return replace(g, h=g.oh, w=g.ow, stride=(1, 1)), b.new((images, g.c, g.oh, g.ow), LANES_C)
 
 
@@ -132,10 +130,10 @@ def lower_forward(b, g, x, w, bias, add, y, act, pool=None):
     reads, source = _side_by_side(b, g) if skips else (g, x)
     sums = _pack(b, *_forward_panels(b, reads, source, choose_nv(b, g.o, g.og, g.cg, g.ow)), w, bias, g.o)
     steps = (source.sn, reads.stride[0] * source.sh, reads.stride[1] * source.lanes)
+    origin = window_origin(reads, source, source.lanes)
     for x_part, y_part, add_part in parts(g, source.images, x, y, add):
         if skips:
             _pick(b, g, x_part, source)
-        origin = window_origin(reads, source, source.lanes)
         _emit(b, g.macs / g.n * y_part.n, sums, origin, steps, y_part, (g.oh, g.ow), add_part, act=act)
 
 
@@ -195,14 +193,13 @@ def lower_weight(b, g, x, dy, dw):
     if winograd.pays(b.vw, g, g.o, g.c, g.oh, g.ow):
         return winograd.lower_weight(b, g, x, window_origin(g, x, x.lanes), dy, dw)
     if _skips(g, x):
-        pixels = b.new((g.n, g.c, g.oh, g.ow), LANES_C)
+        reads, pixels = _side_by_side(b, g, g.n)
         _pick(b, g, x, pixels)
-        g, x = replace(g, h=g.oh, w=g.ow, stride=(1, 1)), pixels
+        g, x = reads, pixels
     blocks = -(-g.o // b.vw)
     nv = min(3, blocks) if g.groups == 1 else choose_nv(b, g.o, g.og, g.cg, g.ow)
     runs, run_len, panels = _forward_panels(b, g, x, nv)
-    items = panels.count * len(runs) * -(-run_len // 8)
-    slots = 1 if items >= SLOT_ITEMS else min(g.n, 8)
+    slots = gradient_slots(panels.count * len(runs) * -(-run_len // 8), g.n)
     width = nv * b.vw
     packed = b.scratch(slots * panels.count * len(panels.red) * width)
     b.emit(

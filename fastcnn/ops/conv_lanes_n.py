@@ -7,10 +7,9 @@ from math import gcd
 import numpy as np
 
 from . import winograd_n
-from .geometry import Geometry, window_origin
+from .geometry import Geometry, gradient_slots, window_origin
 
 POOLED_RUN = 6  # elements of a run at most in a weight gradient from 2x2 maxima
-SLOT_ITEMS = 16  # a weight gradient of fewer items than this is cut along the batch too
 
 
 def _forward_runs(g: Geometry, x, vw, across):
@@ -166,7 +165,7 @@ def lower_weight(b, g, x, dy, dw, idx=None):
     if len(runs) == g.kh * g.cg:  # channel by channel: its plane of x stays in the nearest cache
         runs = [runs[kh * g.cg + c] for c in range(g.cg) for kh in range(g.kh)]
     items = -(-g.o // 2) * len(runs)
-    slots = 1 if items >= SLOT_ITEMS else max(1, min(dy.n * g.oh, 8))
+    slots = gradient_slots(items, dy.n * g.oh)
     target = dw if slots == 1 else b.scratch(slots * dw.floats)
     rows = None
     if any(g.x_halo()):

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from .geometry import Geometry, planar, window_origin
+from .geometry import Geometry, gradient_slots, planar, window_origin
 from .panels import Panels, beside, each_phase, pack, pack_bias, unpack
 
-FEW = 4  # output channels that conv_few takes at most
-SLOT_BLOCKS = 16  # a weight gradient of fewer blocks of channels than this is cut along the batch too
+FEW = 4  # output channels that conv_few takes at most, as its C says
 
 
 def depthwise(g: Geometry) -> bool:
@@ -111,7 +110,7 @@ def lower_weight(b, g, x, dy, dw):
     """Of a depthwise one."""
     taps = _forward_taps(g, x)
     panels = _panels(b, g, [tap for tap, _ in taps], False)
-    slots = 1 if x.c >= SLOT_BLOCKS else min(g.n, 8)
+    slots = gradient_slots(x.c, g.n)
     packed = b.scratch(slots * x.c * len(taps) * b.vw)
     b.emit(
         "depthwise_wgrad",

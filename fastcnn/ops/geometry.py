@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ..graph.lower import LANES_C, LANES_N, NO_HALO, PLAIN
 from .base import ints, pair
 
+SLOT_ITEMS = 16  # a weight gradient of fewer items than this is cut along the batch too
 PLANAR_CHANNELS = 4  # an input of at most so many channels is read plane by plane in lanes_c
 
 
@@ -97,6 +98,11 @@ def geometry(x_shape, w_shape, attrs) -> Geometry:
     oh = (h + pads[0] + pads[1] - dilation[0] * (kh - 1) - 1) // stride[0] + 1
     ow = (w + pads[2] + pads[3] - dilation[1] * (kw - 1) - 1) // stride[1] + 1
     return Geometry(n, c, h, w, o, kh, kw, stride, pads, dilation, attrs["groups"], oh, ow)
+
+
+def gradient_slots(items: int, parts: int) -> int:
+    """In how many of so many parts of the batch a weight gradient of so many items is summed: by its shape alone."""
+    return 1 if items >= SLOT_ITEMS else max(1, min(parts, 8))
 
 
 def planar(g: Geometry) -> bool:

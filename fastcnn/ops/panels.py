@@ -23,6 +23,17 @@ class Panels:
     red: np.ndarray  # [k][2]
     group: dict  # lanes_per_group, red_per_group, s_group, s_lane, s_red
 
+    def fields(self, b) -> dict:
+        """What pack_weights and unpack_wgrad read of it."""
+        return dict(
+            panels=b.constant(self.w_panels).at(),
+            red=b.constant(self.red).at(),
+            npanels=self.count,
+            k=len(self.red),
+            width=self.width_vectors * b.vw,
+            **self.group,
+        )
+
 
 def _spans(vw, lanes, lanes_per_group, red_per_group, red_vw, nv) -> list[tuple[int, int]]:
     """The blocks of reduction channels [first, end) that the groups of each panel need."""
@@ -91,38 +102,14 @@ def make_panels(b, lanes, lanes_per_group, red_per_group, red_blocks, red_vw, bl
 
 def pack(b, w, panels: Panels):
     """Emit the packing of a weight (Storage) into panels; the packed storage."""
-    width = panels.width_vectors * b.vw
-    packed = b.scratch(panels.count * len(panels.red) * width)
-    b.emit(
-        "pack_weights",
-        packed.floats,
-        w=w.at(),
-        out=packed.at(),
-        panels=b.constant(panels.w_panels).at(),
-        red=b.constant(panels.red).at(),
-        npanels=panels.count,
-        k=len(panels.red),
-        width=width,
-        **panels.group,
-    )
+    packed = b.scratch(panels.count * len(panels.red) * panels.width_vectors * b.vw)
+    b.emit("pack_weights", packed.floats, w=w.at(), out=packed.at(), **panels.fields(b))
     return packed
 
 
 def unpack(b, packed, dw, panels: Panels, slots: int) -> None:
     """Emit the way back: a weight gradient from the sum of the slots' packed ones."""
-    b.emit(
-        "unpack_wgrad",
-        packed.floats,
-        src=packed.at(),
-        dw=dw.at(),
-        panels=b.constant(panels.w_panels).at(),
-        red=b.constant(panels.red).at(),
-        npanels=panels.count,
-        k=len(panels.red),
-        width=panels.width_vectors * b.vw,
-        **panels.group,
-        slots=slots,
-    )
+    b.emit("unpack_wgrad", packed.floats, src=packed.at(), dw=dw.at(), slots=slots, **panels.fields(b))
 
 
 def pack_bias(b, bias, lanes: int, count: int, width: int):
