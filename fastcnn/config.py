@@ -88,10 +88,11 @@ def get_conv_algorithm() -> str:
 
 
 def set_conv_algorithm(name: str) -> None:
-    """How 3x3 and 5x5 convolutions of stride 1 over several channels are computed from now on.
+    """How 3x3 and 5x5 convolutions of stride 1 and, where channels are the lanes, 3x3 to 6x6 ones of stride 2 are
+    computed over several channels from now on.
 
     "direct": as the sum that defines them (normwise error about 1e-6). "winograd": by Winograd's algorithm on tiles of
-    2x2 to 6x6 outputs, a fifth to two fifths of the multiplications (normwise error up to 2e-5); a NaN or infinity in
+    2x2 to 6x6 outputs, a fifth to a half of the multiplications (normwise error up to 2e-5); a NaN or infinity in
     the input then reaches all of the outputs of its tiles, also those whose own windows it is not in. "auto": by
     whichever is less work.
     Other convolutions are always direct.

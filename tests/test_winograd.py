@@ -16,6 +16,7 @@ from fastcnn.ops.arithmetic import arithmetic
 
 FORWARD, GRADIENT = 2e-5, 5e-5  # normwise errors that are allowed
 ATTRS = dict(stride=(1, 1), dilation=(1, 1), groups=1)
+STRIDED = {**ATTRS, "stride": (2, 2)}
 KERNELS = {"winograd", "winograd_weights", "winograd_wgrad", "winograd_unpack"}
 
 
@@ -28,12 +29,12 @@ def error(value, want):
     return np.linalg.norm(value - want) / max(np.linalg.norm(want), 1e-30)
 
 
-def program(shapes, pads, threads, monkeypatch, relu=False):
+def program(shapes, pads, threads, monkeypatch, relu=False, attrs=ATTRS):
     monkeypatch.setattr(passes, "choose_layout", lambda *_: "lanes_c")
     use_threads(monkeypatch, threads)
     inputs = [Symbol(s) for s in shapes]
     x = add_node(OPS["map"], inputs[:1], kind="relu", alpha=0.0) if relu else inputs[0]
-    y = add_node(OPS["conv2d"], [x, *inputs[1:]], pads=pads, **ATTRS)
+    y = add_node(OPS["conv2d"], [x, *inputs[1:]], pads=pads, **attrs)
     y = add_node(OPS["map"], [y], kind="relu", alpha=0.0) if relu else y
     return Program(inputs, [y], inputs)
 
@@ -46,31 +47,94 @@ SIZES = [(1, 1), (2, 3), (3, 4), (4, 4), (4, 5), (5, 8), (7, 9), (8, 6), (12, 13
 CHANNELS = [(5, 1), (7, 9), (8, 8), (9, 17), (16, 33), (17, 16), (33, 24)]
 
 
-@pytest.mark.parametrize("most", [winograd.MOST_TILES, 5])  # with 5, most sizes are several blocks of tiles
-@pytest.mark.parametrize("r, pads", [(3, (1, 1, 1, 1)), (3, (0, 2, 2, 1)), (5, (2, 2, 2, 2)), (5, (4, 0, 1, 3))])
-@pytest.mark.parametrize("case", range(max(len(SIZES), len(CHANNELS))))
-def test_against_float64(case, r, pads, most, isa, monkeypatch):  # noqa: F811
+# With most=5, most sizes are several blocks of tiles.
+def check_against_float64(shapes, pads, attrs, most, monkeypatch):
+    """The program, whose results, at any number of threads, are right."""
     monkeypatch.setattr(winograd, "MOST_TILES", most)
     monkeypatch.setattr(winograd, "FEWEST_TILES", 3)
-    size, (channels, outputs) = SIZES[case % len(SIZES)], CHANNELS[case % len(CHANNELS)]
-    rng = np.random.default_rng(case)
-    shapes = [(1 + case % 3, channels, *size), (outputs, channels, r, r), (outputs,)]
-    if size[0] + pads[0] + pads[1] < r or size[1] + pads[2] + pads[3] < r:
-        pytest.skip("no output")
+    rng = np.random.default_rng(shapes[0][2])
     arrays = [rng.standard_normal(s).astype(np.float32) for s in shapes]
-    first = program(shapes, pads, 1, monkeypatch)
-    assert kernels(first) >= KERNELS
+    first = program(shapes, pads, 1, monkeypatch, attrs=attrs)
     dy = rng.standard_normal(first.outputs[0].shape).astype(np.float32)
     got = run(first, arrays, dy)
     x, w, b = (a.astype(np.float64) for a in arrays)
-    want = ref.conv2d(x, w, b, pads=pads, **ATTRS)
-    grads = [*ref.conv2d_grads(x, w, dy.astype(np.float64), pads=pads, **ATTRS), dy.sum((0, 2, 3), dtype=np.float64)]
+    want = ref.conv2d(x, w, b, pads=pads, **attrs)
+    grads = [*ref.conv2d_grads(x, w, dy.astype(np.float64), pads=pads, **attrs), dy.sum((0, 2, 3), dtype=np.float64)]
     assert error(got[0], want) < FORWARD
     for value, expected in zip(got[1:], grads, strict=True):
         assert error(value, expected) < GRADIENT
     for threads in (2, 3, 7):
-        for a, c in zip(got, run(program(shapes, pads, threads, monkeypatch), arrays, dy), strict=True):
+        other = run(program(shapes, pads, threads, monkeypatch, attrs=attrs), arrays, dy)
+        for a, c in zip(got, other, strict=True):
             assert a.tobytes() == c.tobytes(), f"other bits at {threads} threads"
+    return first
+
+
+@pytest.mark.parametrize("most", [winograd.MOST_TILES, 5])
+@pytest.mark.parametrize("r, pads", [(3, (1, 1, 1, 1)), (3, (0, 2, 2, 1)), (5, (2, 2, 2, 2)), (5, (4, 0, 1, 3))])
+@pytest.mark.parametrize("case", range(max(len(SIZES), len(CHANNELS))))
+def test_against_float64(case, r, pads, most, isa, monkeypatch):  # noqa: F811
+    size, (channels, outputs) = SIZES[case % len(SIZES)], CHANNELS[case % len(CHANNELS)]
+    shapes = [(1 + case % 3, channels, *size), (outputs, channels, r, r), (outputs,)]
+    if size[0] + pads[0] + pads[1] < r or size[1] + pads[2] + pads[3] < r:
+        pytest.skip("no output")
+    assert kernels(check_against_float64(shapes, pads, ATTRS, most, monkeypatch)) >= KERNELS
+
+
+STRIDED_SIZES = [(2, 4), (3, 5), (4, 9), (8, 10), (10, 2), (12, 20), (11, 20), (22, 13), (24, 22)]
+STRIDED_KERNELS = [
+    (3, (1, 1, 1, 1)),
+    (3, (0, 1, 2, 0)),
+    (4, (1, 1, 1, 1)),
+    (4, (2, 1, 0, 3)),
+    (5, (2, 2, 2, 2)),
+    (5, (1, 4, 3, 2)),
+    (6, (2, 2, 2, 2)),
+    (6, (1, 3, 3, 1)),
+]
+
+
+@pytest.mark.parametrize("most", [winograd.MOST_TILES, 5])
+@pytest.mark.parametrize("k, pads", STRIDED_KERNELS)
+@pytest.mark.parametrize("case", range(max(len(STRIDED_SIZES), len(CHANNELS))))
+def test_strided_against_float64(case, k, pads, most, isa, monkeypatch):  # noqa: F811
+    size, (channels, outputs) = STRIDED_SIZES[case % len(STRIDED_SIZES)], CHANNELS[case % len(CHANNELS)]
+    shapes = [(1 + case % 3, channels, *size), (outputs, channels, k, k), (outputs,)]
+    if size[0] + pads[0] + pads[1] < k or size[1] + pads[2] + pads[3] < k:
+        pytest.skip("no output")
+    p = check_against_float64(shapes, pads, STRIDED, most, monkeypatch)
+    assert kernels(p) >= KERNELS
+    even = size[0] % 2 == size[1] % 2 == 0 and (k, pads[0]) != (6, 1)  # else the gradient takes 4 taps
+    assert [step.kernel for step in p.steps].count("winograd") == (2 if even else 1)
+
+
+def test_strided_data_gradients_of_unlike_paddings_are_direct(monkeypatch):
+    p = program([(2, 8, 12, 12), (8, 8, 4, 4), (8,)], (1, 1, 2, 2), 1, monkeypatch, attrs=STRIDED)
+    assert [step.kernel for step in p.steps].count("winograd") == 1
+    check_against_float64([(2, 8, 12, 12), (8, 8, 4, 4), (8,)], (1, 1, 2, 2), STRIDED, 5, monkeypatch)
+
+
+@pytest.mark.parametrize("k", [3, 4])
+def test_strided_gradients_are_added_and_masked_in_the_store(k, isa, monkeypatch):  # noqa: F811
+    """dx of two strided convolutions of one ReLU."""
+    monkeypatch.setattr(passes, "choose_layout", lambda *_: "lanes_c")
+    use_threads(monkeypatch, 2)
+    rng = np.random.default_rng(3)
+    inputs = [Symbol(s) for s in [(3, 9, 14, 12), (17, 9, k, k), (17, 9, 1, 1)]]
+    arrays = [rng.standard_normal(i.shape).astype(np.float32) for i in inputs]
+    positive, wide, narrow = np.maximum(arrays[0], 0).astype(float), *(a.astype(float) for a in arrays[1:])
+    framed, bare = {**STRIDED, "pads": (1, 1, 1, 1)}, {**STRIDED, "pads": (0, 0, 0, 0)}
+    for last in (1, 2):
+        x = add_node(OPS["map"], inputs[:1], kind="relu", alpha=0.0)
+        parts = {i: add_node(OPS["conv2d"], [x, inputs[i]], **(framed if i == 1 else bare)) for i in (3 - last, last)}
+        p = Program(inputs, [arithmetic("add", parts[1], parts[2])], inputs)
+        assert not {"zip", "map_bwd"} & kernels(p)
+        dy = rng.standard_normal(p.outputs[0].shape).astype(np.float32)
+        got = run(p, arrays, dy)
+        assert error(got[0], ref.conv2d(positive, wide, **framed) + ref.conv2d(positive, narrow, **bare)) < FORWARD
+        one, two = (ref.conv2d_grads(positive, w, dy.astype(float), **a) for w, a in ((wide, framed), (narrow, bare)))
+        for value, want in zip(got[1:], [np.where(positive > 0, one[0] + two[0], 0), one[1], two[1]], strict=True):
+            assert error(value, want) < GRADIENT
 
 
 @pytest.mark.parametrize("r", [3, 5])
@@ -132,18 +196,20 @@ def test_pooling_is_fused_only_where_its_positions_stay_inside(monkeypatch):
         assert ("max_pool" in kernels(p)) == (outputs == 2 or bool(change))
 
 
-@pytest.mark.parametrize("r", [3, 5])
+@pytest.mark.parametrize(
+    "r, attrs, size", [(3, ATTRS, (10, 9)), (5, ATTRS, (10, 9)), (3, STRIDED, (14, 12)), (4, STRIDED, (14, 12))]
+)
 @pytest.mark.parametrize("channels", [64, 256, 512])
-def test_the_error_stays_within_its_bound_at_many_channels(channels, r, monkeypatch):
+def test_the_error_stays_within_its_bound_at_many_channels(channels, r, attrs, size, monkeypatch):
     rng = np.random.default_rng(1)
-    shapes, pads = [(1, channels, 10, 9), (channels, channels, r, r)], (r // 2,) * 4
+    shapes, pads = [(1, channels, *size), (channels, channels, r, r)], ((r - 1) // 2,) * 4
     arrays = [rng.standard_normal(s).astype(np.float32) for s in shapes]
-    p = program(shapes, pads, 2, monkeypatch)
+    p = program(shapes, pads, 2, monkeypatch, attrs=attrs)
     dy = rng.standard_normal(p.outputs[0].shape).astype(np.float32)
     got = run(p, arrays, dy)
     x, w = (a.astype(np.float64) for a in arrays)
-    assert error(got[0], ref.conv2d(x, w, pads=pads, **ATTRS)) < FORWARD
-    for value, want in zip(got[1:], ref.conv2d_grads(x, w, dy.astype(np.float64), pads=pads, **ATTRS), strict=True):
+    assert error(got[0], ref.conv2d(x, w, pads=pads, **attrs)) < FORWARD
+    for value, want in zip(got[1:], ref.conv2d_grads(x, w, dy.astype(np.float64), pads=pads, **attrs), strict=True):
         assert error(value, want) < GRADIENT
 
 
@@ -168,6 +234,8 @@ def test_auto_takes_what_is_less_work_and_direct_never_winograd(monkeypatch):
     assert not kernels(program(small, (1, 1, 1, 1), 1, monkeypatch)) & KERNELS
     assert not kernels(program([(2, 3, 28, 28), (64, 3, 3, 3)], (1, 1, 1, 1), 1, monkeypatch)) & KERNELS
     assert kernels(program([(2, 64, 27, 27), (192, 64, 5, 5)], (2, 2, 2, 2), 1, monkeypatch)) >= KERNELS
+    strided = program([(4, 64, 56, 56), (64, 64, 3, 3)], (1, 1, 1, 1), 1, monkeypatch, attrs=STRIDED)
+    assert [step.kernel for step in strided.steps].count("winograd") == 2
     fc.set_conv_algorithm("direct")
     assert not kernels(program(large, (1, 1, 1, 1), 1, monkeypatch)) & KERNELS
 

@@ -1,6 +1,8 @@
 /* Convolution by Winograd's algorithm, channels in the lanes: tiles of 6x6 inputs become 36 points (winograd.h), the points
- * of many tiles are multiplied with the weights' as 36 matrices, and tiles of m x m outputs come back: F(4x4, 3x3) and
- * F(2x2, 5x5). conv_lanes_c.inc.c has the register tile of the product. */
+ * of many tiles are multiplied with the weights' as 36 matrices, and tiles of m x m outputs come back: F(5x5, 2x2), F(4x4, 3x3)
+ * and F(2x2, 5x5). A convolution of stride 2 is the sum of four of stride 1, each of one phase of its input - every second
+ * pixel of every second row - with every second tap; its data gradient has the four phases of dx as outputs.
+ * conv_lanes_c.inc.c has the register tile of the product. */
 #include "winograd.h"
 
 /* A part of the tiles of all images, which are of four kinds: cut at the right edge, whole, cut at the lower edge, cut at both.
@@ -64,35 +66,49 @@ INLINE void winograd_next(const winograd_part *p, winograd_place *at) {
     at->n++;
 }
 
-/* What is cut into tiles: an image's first window and what lies around it, pixels VW apart. */
+/* What is cut into tiles: an image's first window and what lies around it, in apart * apart phases of `blocks` blocks. */
 typedef struct {
     const float *x;
-    int64_t x_n, x_c, x_h, blocks;
+    int64_t x_n, x_c, x_h, apart, blocks;
+    const int64_t *phases; /* [apart * apart][2]: row and column of a phase's first pixel */
 } winograd_source;
 
-/* The points of pairs [from, to) of a part's tiles [first, first + count): v[point * v_p + block * v_block + tile * v_tile]. */
+/* Those of what has one phase or, of the same convolution, all of them. */
+INLINE const int64_t *winograd_phases(int64_t apart, const int64_t *phases) {
+    static const int64_t one[2] = {0, 0};
+    return apart > 1 ? phases : one;
+}
+
+/* The points of pairs [from, to) of a part's tiles [first, first + count): v[point * v_p + block * v_block + tile * v_tile], block
+ * by block of each phase. */
 static void winograd_points(winograd_source s, const winograd_part *part, int from, int to, int64_t first, int64_t count,
                             float *v, int64_t v_p, int64_t v_block, int64_t v_tile) {
-    const int64_t step = winograd_step(part->r);
+    const int64_t x_h = s.apart * s.x_h, x_w = s.apart * VW, step = winograd_step(part->r), phases = s.apart * s.apart;
     for (int64_t block = 0; block < s.blocks; block++) {
         winograd_place at = winograd_at(part, first);
         for (int64_t tile = 0; tile < count; tile++, winograd_next(part, &at)) {
-            const float *x = s.x + at.n * s.x_n + block * s.x_c + step * (at.row * s.x_h + at.col * VW);
+            const float *begin = s.x + at.n * s.x_n + block * s.x_c + step * (at.row * x_h + at.col * x_w);
+            const int rows = (int)(at.rows + part->r - 1), cols = (int)(at.cols + part->r - 1);
             for (int pair = from; pair < to; pair++) {
                 float *to_v = v + (pair - from) * PAIR_POINTS * v_p + block * v_block + tile * v_tile;
-                if (at.kind == WHOLE)
-                    winograd_tile_in(pair, x, s.x_h, to_v, v_p);
-                else
-                    winograd_cut_in(pair, (int)(at.rows + part->r - 1), (int)(at.cols + part->r - 1), x, s.x_h, to_v, v_p);
+                for (int64_t phase = 0; phase < phases; phase++, to_v += s.blocks * v_block) { /* they share lines of x */
+                    const float *x = begin + s.phases[2 * phase] * s.x_h + s.phases[2 * phase + 1] * VW;
+                    if (at.kind != WHOLE)
+                        winograd_cut_in(pair, rows, cols, (int)x_w, x, x_h, to_v, v_p);
+                    else if (s.apart == 1)
+                        winograd_tile_in(pair, x, x_h, to_v, v_p);
+                    else
+                        winograd_tile_in_apart(pair, x, x_h, to_v, v_p);
+                }
             }
         }
     }
 }
 
-/* Asks for the m x m pixels from p on, rows p_h apart. */
-INLINE void winograd_ask(const int m, const float *p, int64_t p_h) {
+/* Asks for the m x m pixels from p on, every apart-th of every apart-th row. */
+INLINE void winograd_ask(const int m, const int apart, const float *p, int64_t p_h) {
     for (int i = 0; i < m; i++)
-        for (int j = 0; j < m * VBYTES; j += 64) __builtin_prefetch((const char *)(p + i * p_h) + j);
+        for (int j = 0; j < m * apart * VBYTES; j += 64) __builtin_prefetch((const char *)(p + apart * i * p_h) + j);
 }
 
 /* The maxima of a row of windows of 2x2 of two rows of outputs, and, with taps, where they are: as max_pool's. */
@@ -114,68 +130,85 @@ INLINE void winograd_pool(const int cols, const vec *above, const vec *below, fl
     }
 }
 
-/* One tile of rows x cols outputs of a block, or of the maxima of their 2x2 windows, from p[point * m_p]. */
-INLINE void winograd_out_body(const int r, const int rows, const int cols, const int pool, const fc_winograd_args *a,
-                              const winograd_place *at, int64_t block, const float *p, int64_t m_p) {
+/* One tile of rows x cols outputs of a block of a phase, or of the maxima of their 2x2 windows, from p[point * m_p]. */
+INLINE void winograd_out_body(const int r, const int rows, const int cols, const int apart, const int pool,
+                              const fc_winograd_args *a, const winograd_place *at, const int64_t *phase, int64_t block,
+                              const float *p, int64_t m_p) {
     const int m = SIDE + 1 - r, row_points = rows + r - 1, col_points = cols + r - 1;
-    const int64_t row = m * at->row, col = m * at->col, shrink = pool ? 2 : 1, taps_h = a->ow / 2 * VW;
+    const int64_t row = apart * m * at->row + phase[0], col = apart * m * at->col + phase[1];
+    const int64_t shrink = pool ? 2 : 1, taps_h = a->ow / 2 * VW;
     vec b = a->bias ? vload(a->bias + block * VW) : (vec){0};
     const float *mask = a->mask ? a->mask + at->n * a->m_n + block * a->m_c + row * a->m_h + col * VW : 0;
     const float *add = a->add ? a->add + at->n * a->r_n + block * a->r_c + row * a->r_h + col * VW : 0;
-    if (mask) winograd_ask(m, mask + 2 * m * VW, a->m_h); /* of the tile after the next one */
-    if (add) winograd_ask(m, add + 2 * m * VW, a->r_h);
-    vec t[4][SIDE] = {{{0}}}, y[2][4];
+    if (mask) winograd_ask(m, apart, mask + 2 * apart * m * VW, a->m_h); /* of the tile after the next one */
+    if (add) winograd_ask(m, apart, add + 2 * apart * m * VW, a->r_h);
+    vec t[5][SIDE] = {{{0}}}, y[2][5];
 #pragma GCC unroll 6
     for (int j = 0; j < col_points; j++) {
         vec points[SIDE] = {{0}};
 #pragma GCC unroll 6
         for (int i = 0; i < row_points; i++) points[i] = vload(p + (SIDE * i + j) * m_p);
         winograd_to_taps(rows, row_points, y[0], points);
-#pragma GCC unroll 4
+#pragma GCC unroll 5
         for (int i = 0; i < rows; i++) t[i][j] = y[0][i];
     }
     float *to = a->y + at->n * a->y_n + block * a->y_c + row / shrink * a->y_h + col / shrink * VW;
     uint8_t *taps = pool && a->taps ? a->taps + ((at->n * a->outs + block) * (a->oh / 2) + row / 2) * taps_h + col / 2 * VW : 0;
-#pragma GCC unroll 4
+#pragma GCC unroll 5
     for (int i = 0; i < rows; i++) {
         winograd_to_taps(cols, col_points, y[i % 2], t[i]);
-#pragma GCC unroll 4
+#pragma GCC unroll 5
         for (int j = 0; j < cols; j++) {
             vec value = y[i % 2][j] + b;
-            if (add) value += vload(add + i * a->r_h + j * VW);
+            if (add) value += vload(add + apart * (i * a->r_h + j * VW));
             if (a->act) value = vrelu(value);
-            if (mask) value = vmask(value, vload(mask + i * a->m_h + j * VW));
+            if (mask) value = vmask(value, vload(mask + apart * (i * a->m_h + j * VW)));
             y[i % 2][j] = value;
-            if (!pool) vstore(to + i * a->y_h + j * VW, value);
+            if (!pool) vstore(to + apart * (i * a->y_h + j * VW), value);
         }
         if (pool && i % 2) winograd_pool(cols, y[0], y[1], to + i / 2 * a->y_h, taps ? taps + i / 2 * taps_h : 0);
     }
 }
 
-typedef void (*winograd_tile_out)(const fc_winograd_args *a, const winograd_place *at, int64_t block, const float *p,
-                                  int64_t m_p);
+typedef void (*winograd_tile_out)(const fc_winograd_args *a, const winograd_place *at, const int64_t *phase, int64_t block,
+                                  const float *p, int64_t m_p);
 
-#define WINOGRAD_TILE_OUT(name, r, rows, cols, pool)                                                                \
-    NOINLINE void winograd_##name(const fc_winograd_args *a, const winograd_place *at, int64_t block, const float *p, \
-                                  int64_t m_p) {                                                                   \
-        winograd_out_body(r, rows, cols, pool, a, at, block, p, m_p);                                              \
+#define WINOGRAD_TILE_OUT(name, r, rows, cols, apart, pool)                                                           \
+    NOINLINE void winograd_##name(const fc_winograd_args *a, const winograd_place *at, const int64_t *phase,          \
+                                  int64_t block, const float *p, int64_t m_p) {                                       \
+        winograd_out_body(r, rows, cols, apart, pool, a, at, phase, block, p, m_p);                                   \
     }
-WINOGRAD_TILE_OUT(out_3, 3, 4, 4, 0)
-WINOGRAD_TILE_OUT(out_5, 5, 2, 2, 0)
-WINOGRAD_TILE_OUT(pooled_3, 3, 4, 4, 1)
-WINOGRAD_TILE_OUT(pooled_5, 5, 2, 2, 1)
-WINOGRAD_TILE_OUT(out_cut, (int)a->r, (int)at->rows, (int)at->cols, 0)
-WINOGRAD_TILE_OUT(pooled_cut, (int)a->r, (int)at->rows, (int)at->cols, 1)
+WINOGRAD_TILE_OUT(out_2, 2, 5, 5, 1, 0)
+WINOGRAD_TILE_OUT(out_3, 3, 4, 4, 1, 0)
+WINOGRAD_TILE_OUT(out_5, 5, 2, 2, 1, 0)
+WINOGRAD_TILE_OUT(out_cut, (int)a->r, (int)at->rows, (int)at->cols, 1, 0)
+WINOGRAD_TILE_OUT(apart_2, 2, 5, 5, 2, 0)
+WINOGRAD_TILE_OUT(apart_3, 3, 4, 4, 2, 0)
+WINOGRAD_TILE_OUT(apart_cut, (int)a->r, (int)at->rows, (int)at->cols, 2, 0)
+WINOGRAD_TILE_OUT(pooled_3, 3, 4, 4, 1, 1)
+WINOGRAD_TILE_OUT(pooled_5, 5, 2, 2, 1, 1)
+WINOGRAD_TILE_OUT(pooled_cut, (int)a->r, (int)at->rows, (int)at->cols, 1, 1)
 
-/* A part's tiles of a panel of outputs from m[point * m_p + tile * nv * VW + output]. */
-static void winograd_outputs(const fc_winograd_args *a, const winograd_part *part, int64_t panel, const float *m, int64_t m_p) {
-    static const winograd_tile_out of_whole[2][2] = {{winograd_out_3, winograd_pooled_3}, {winograd_out_5, winograd_pooled_5}};
-    const winograd_tile_out whole = of_whole[a->r == 5][a->pool], cut = a->pool ? winograd_pooled_cut : winograd_out_cut;
-    const int64_t begin = panel * a->nv, end = begin + a->nv < a->outs ? begin + a->nv : a->outs;
+enum { STORED, APART, POOLED, STORES }; /* what becomes of outputs; by r those of whole tiles, [0] of cut ones */
+static const winograd_tile_out winograd_tile_outs[STORES][SIDE] = {
+    [STORED] = {[0] = winograd_out_cut, [2] = winograd_out_2, [3] = winograd_out_3, [5] = winograd_out_5},
+    [APART] = {[0] = winograd_apart_cut, [2] = winograd_apart_2, [3] = winograd_apart_3},
+    [POOLED] = {[0] = winograd_pooled_cut, [3] = winograd_pooled_3, [5] = winograd_pooled_5},
+};
+
+/* A part's tiles of panels [begin, end) of as many phases of the same outputs, from m[point * m_p + (panel * tiles + tile) *
+ * width + output]. */
+static void winograd_outputs(const fc_winograd_args *a, const winograd_part *part, int64_t begin, int64_t end, const float *m,
+                             int64_t m_p) {
+    const winograd_tile_out *outs = winograd_tile_outs[a->pool ? POOLED : a->y_apart > 1 ? APART : STORED];
+    const int64_t width = a->nv * VW, phases = a->y_apart * a->y_apart, first = begin / phases * a->nv;
+    const int64_t last = first + a->nv < a->outs ? first + a->nv : a->outs, *places = winograd_phases(a->y_apart, a->phases) + 2 * (begin % phases);
     winograd_place at = winograd_at(part, 0);
     for (; at.tile < part->start[KINDS]; winograd_next(part, &at))
-        for (int64_t block = begin; block < end; block++)
-            (at.kind == WHOLE ? whole : cut)(a, &at, block, m + (at.tile * a->nv + block - begin) * VW, m_p);
+        for (int64_t panel = begin; panel < end; panel++)
+            for (int64_t block = first; block < last; block++)
+                outs[at.kind == WHOLE ? a->r : 0](a, &at, places + 2 * (panel - begin), block,
+                                                  m + (panel * a->tiles + at.tile) * width + (block - first) * VW, m_p);
 }
 
 /* The register tiles of the product: those of conv_lanes_c, which fetch the next panel of weights meanwhile. */
@@ -188,25 +221,35 @@ static void winograd_outputs(const fc_winograd_args *a, const winograd_part *par
 TILES_OF(WINOGRAD_TILE, 1) TILES_OF(WINOGRAD_TILE, 2)
 static const conv_c_tile winograd_tiles[TILE_NV][TILE_MAX] = {TILES_OF(WINOGRAD_ENTRY, 1) TILES_OF(WINOGRAD_ENTRY, 2)};
 
-/* The 36 products of a part's tiles with panels [begin, end): m[point * m_p + (panel * tiles + tile) * width + output]. */
+/* The 36 products of a part's tiles with panels [begin, end): m[point * m_p + (panel * tiles + tile) * width + output]. Of the
+ * phases, of the input or of the outputs, only those count that have weights at a point. */
 static void winograd_product(const fc_winograd_args *a, const winograd_part *tiles, int64_t begin, int64_t end, const float *v,
                              int64_t v_p, float *m, int64_t m_p) {
-    const int64_t width = a->nv * VW, panel_size = a->blocks * VW * width;
+    const int64_t width = a->nv * VW, panel_size = a->x_apart * a->x_apart * a->blocks * VW * width;
+    const int64_t phases = a->y_apart * a->y_apart;
     fc_conv_lanes_c_args product = {.x_w = VW, .run_len = VW, .nv = a->nv, .y_w = width, .y_c = VW};
     for (int64_t p = 0; p < POINTS; p++) {
+        const int64_t *reach = a->reach + 2 * p, low = a->x_apart > 1 ? reach[0] * a->blocks : 0;
+        const int64_t high = a->x_apart > 1 ? reach[1] * a->blocks : a->blocks;
         int64_t first, last;
         winograd_having(tiles, p, 0, tiles->start[KINDS], &first, &last);
         for (int64_t panel = begin; panel < end && first < last; panel++) {
-            int64_t nb = a->outs - panel * a->nv < a->nv ? a->outs - panel * a->nv : a->nv, count = last - first;
+            const int64_t out = panel / phases * a->nv, phase = panel % phases, count = last - first;
+            float *to = m + p * m_p + (panel * a->tiles + first) * width;
+            if (phases > 1 && (phase < reach[0] || phase >= reach[1])) {
+                for (int64_t i = 0; i < count * width; i += VW) vstore(to + i, (vec){0});
+                continue;
+            }
+            int64_t nb = a->outs - out < a->nv ? a->outs - out : a->nv;
             int64_t parts = (count + tile_rows(nb) - 1) / tile_rows(nb), rows = count / parts, longer = count % parts;
             const float *u = a->u + p * a->u_p + panel * panel_size;
             const float *next = panel + 1 < end ? u + panel_size : a->u + (p + 1) * a->u_p + begin * panel_size;
-            conv_c_slab slab = {.runs = a->runs, .runs_end = a->runs + a->blocks, .first = 1, .last = 1, .w = u};
-            for (int64_t part = 0, at = first; part < parts; part++) {
+            conv_c_slab slab = {.runs = a->runs + low, .runs_end = a->runs + high, .first = 1, .last = 1,
+                                .w = u + low * VW * width};
+            for (int64_t part = 0, at = 0; part < parts; part++) {
                 int64_t height = rows + (part < longer);
-                slab.ahead = next + 16 * part * a->blocks;
-                winograd_tiles[nb - 1][height - 1](&product, &slab, v + p * v_p + at * VW, 0, 0,
-                                                 m + p * m_p + (panel * a->tiles + at) * width);
+                slab.ahead = next + 16 * part * (high - low);
+                winograd_tiles[nb - 1][height - 1](&product, &slab, v + p * v_p + (first + at) * VW, 0, 0, to + at * width);
                 at += height;
             }
         }
@@ -214,37 +257,41 @@ static void winograd_product(const fc_winograd_args *a, const winograd_part *til
 }
 
 FC_DEFINE(winograd) {
-    int64_t width = a->nv * VW, v_p = a->blocks * a->tiles * VW + 16, m_p = a->npanels * a->tiles * width + 16, lo, hi;
+    int64_t width = a->nv * VW, v_p = a->x_apart * a->x_apart * a->blocks * a->tiles * VW + 16;
+    int64_t m_p = a->npanels * a->tiles * width + 16, phases = a->y_apart * a->y_apart, lo, hi;
     float *v = a->scratch + ith * a->scratch_size, *m = v + POINTS * v_p;
-    winograd_source source = {a->x, a->x_n, a->x_c, a->x_h, a->blocks};
+    winograd_source source = {a->x, a->x_n, a->x_c, a->x_h, a->x_apart, a->blocks,
+                              winograd_phases(a->x_apart, a->phases)};
     share(a->parts * a->npanels, ith, nth, &lo, &hi);
     for (int64_t unit = lo; unit < hi;) {
         int64_t begin = unit % a->npanels, end = begin + hi - unit < a->npanels ? begin + hi - unit : a->npanels;
         winograd_part part = winograd_cut(a->n, a->oh, a->ow, a->r, unit / a->npanels, a->parts);
         winograd_points(source, &part, 0, 3, 0, part.start[KINDS], v, v_p, a->tiles * VW, VW);
         winograd_product(a, &part, begin, end, v, v_p, m, m_p);
-        for (int64_t panel = begin; panel < end; panel++)
-            winograd_outputs(a, &part, panel, m + panel * a->tiles * width, m_p);
+        for (int64_t panel = begin, next; panel < end; panel = next) {
+            next = panel / phases * phases + phases < end ? panel / phases * phases + phases : end;
+            winograd_outputs(a, &part, panel, next, m, m_p);
+        }
         unit += end - begin;
     }
 }
 
 FC_DEFINE(winograd_weights) {
-    int64_t width = a->nv * VW, lo, hi;
+    int64_t width = a->nv * VW, k_of_phase = a->k / a->red_phases, lo, hi;
     share(a->npanels * a->k, ith, nth, &lo, &hi);
     for (int64_t item = lo; item < hi; item++) {
-        int64_t panel = item / a->k, red = item % a->k;
+        int64_t panel = item / a->k, i = item % a->k, red = i % k_of_phase;
+        const int64_t *order = a->order + (panel % a->lane_phases + i / k_of_phase) * a->r * a->r;
         for (int64_t b = 0; b < a->nv; b++) {
-            int64_t lane = panel * width + b * VW, lanes = red < a->red ? a->lanes - lane : 0, offset[VW];
+            int64_t lane = panel / a->lane_phases * width + b * VW, lanes = red < a->red ? a->lanes - lane : 0, offset[VW];
             ivec keep;
             for (int64_t l = 0; l < VW; l++) keep[l] = l < lanes ? -1 : 0, offset[l] = l < lanes ? l * a->s_lane : 0;
-            float taps[25 * VW], *u = a->u + item * width + b * VW;
-            rows_to_lanes(lanes > 0 ? a->w + red * a->s_red + lane * a->s_lane : a->w, offset, keep, taps, VW,
-                          a->r * a->r);
-            if (a->r == 3)
-                winograd_tile_weights(3, taps, (int)a->flip, u, a->u_p);
-            else
-                winograd_tile_weights(5, taps, (int)a->flip, u, a->u_p);
+            float w[(MOST_WEIGHTS + 1) * VW], *u = a->u + item * width + b * VW;
+            rows_to_lanes(lanes > 0 ? a->w + red * a->s_red + lane * a->s_lane : a->w, offset, keep, w, VW, a->area);
+            vstore(w + a->area * VW, (vec){0});
+            if (a->r == 2) winograd_tile_weights(2, w, order, u, a->u_p);
+            if (a->r == 3) winograd_tile_weights(3, w, order, u, a->u_p);
+            if (a->r == 5) winograd_tile_weights(5, w, order, u, a->u_p);
         }
     }
 }
@@ -254,6 +301,8 @@ FC_DEFINE(winograd_weights) {
 /* The points of a pair of dy's tiles [first, first + count), blocks [begin, end): v[point * v_p + tile * v_tile + block * VW]. */
 static void winograd_dy_points(const fc_winograd_wgrad_args *a, const winograd_part *part, int pair, int64_t first,
                                int64_t count, int64_t begin, int64_t end, float *v, int64_t v_p, int64_t v_tile) {
+    typedef void (*tile_dy)(int pair, const float *dy, int64_t y_h, float *v, int64_t v_p);
+    const tile_dy whole = a->r == 2 ? winograd_tile_dy_2 : a->r == 3 ? winograd_tile_dy_3 : winograd_tile_dy_5;
     const int64_t step = winograd_step(a->r);
     for (int64_t block = begin; block < end; block++) {
         winograd_place at = winograd_at(part, first);
@@ -261,7 +310,7 @@ static void winograd_dy_points(const fc_winograd_wgrad_args *a, const winograd_p
             const float *dy = a->dy + at.n * a->y_n + block * a->y_c + step * (at.row * a->y_h + at.col * VW);
             float *to = v + tile * v_tile + (block - begin) * VW;
             if (at.kind == WHOLE)
-                (a->r == 3 ? winograd_tile_dy_3 : winograd_tile_dy_5)(pair, dy, a->y_h, to, v_p);
+                whole(pair, dy, a->y_h, to, v_p);
             else
                 winograd_cut_dy(pair, (int)a->r, (int)at.rows, (int)at.cols, dy, a->y_h, to, v_p);
         }
@@ -272,11 +321,12 @@ static void winograd_dy_points(const fc_winograd_wgrad_args *a, const winograd_p
 static void winograd_wgrad_unit(const fc_winograd_wgrad_args *a, int64_t slot, int pair, int64_t begin, int64_t end,
                                 float *v) {
     const winograd_part tiles = winograd_cut(a->n, a->oh, a->ow, a->r, slot, a->slots);
-    int64_t k = a->blocks * VW, width = a->nv * VW, total = tiles.start[KINDS];
+    int64_t k = a->x_apart * a->x_apart * a->blocks * VW, width = a->nv * VW, total = tiles.start[KINDS];
     int64_t blocks = a->outs < end * a->nv ? a->outs : end * a->nv;
     int64_t v_tile = k + 16, v_p = a->tiles * v_tile, d_tile = (end - begin) * width + 16, d_p = a->tiles * d_tile;
     float *d = v + PAIR_POINTS * v_p;
-    winograd_source source = {a->x, a->x_n, a->x_c, a->x_h, a->blocks};
+    winograd_source source = {a->x, a->x_n, a->x_c, a->x_h, a->x_apart, a->blocks,
+                              winograd_phases(a->x_apart, a->phases)};
     for (int64_t first = 0; first < total; first += a->tiles) {
         int64_t count = total - first < a->tiles ? total - first : a->tiles;
         winograd_points(source, &tiles, pair, pair + 1, first, count, v, v_p, VW, v_tile);
@@ -285,13 +335,15 @@ static void winograd_wgrad_unit(const fc_winograd_wgrad_args *a, int64_t slot, i
             int64_t lo, hi;
             winograd_having(&tiles, pair * PAIR_POINTS + p, first, count, &lo, &hi);
             if (lo >= hi && first) continue;
+            const int64_t *reach = a->reach + 2 * (pair * PAIR_POINTS + p), low = reach[0] * a->blocks * VW;
+            const int64_t high = reach[1] * a->blocks * VW;
             fc_wgrad_lanes_c_args product = {.x_w = v_tile, .y_w = d_tile, .y_c = VW, .nv = a->nv, .ow = hi - lo};
             for (int64_t panel = begin; panel < end; panel++) {
                 int64_t nb = a->outs - panel * a->nv < a->nv ? a->outs - panel * a->nv : a->nv;
-                int64_t parts = (k + tile_rows(nb) - 1) / tile_rows(nb), rows = k / parts, longer = k % parts;
+                int64_t parts = (high - low + tile_rows(nb) - 1) / tile_rows(nb), rows = (high - low) / parts;
                 float *u = a->u + (((slot * POINTS + pair * PAIR_POINTS + p) * a->npanels + panel) * k) * width;
-                for (int64_t part = 0, at = 0; part < parts; part++) {
-                    int64_t height = rows + (part < longer);
+                for (int64_t part = 0, at = low; part < parts; part++) {
+                    int64_t height = rows + (part < (high - low) % parts);
                     wgrad_c_tiles[nb - 1][height - 1](&product, v + p * v_p + lo * v_tile + at,
                                                       d + p * d_p + lo * d_tile + (panel - begin) * width, u + at * width, 1, 0,
                                                       first == 0);
@@ -308,7 +360,7 @@ FC_DEFINE(winograd_wgrad) {
     int64_t weight[3] = {1, 1, 1}, start = 0, lo, hi;
     for (int64_t p = 0; p < POINTS; p++) {
         winograd_having(&all, p, 0, all.start[KINDS], &lo, &hi);
-        if (lo < hi) weight[p / PAIR_POINTS] += hi - lo;
+        if (lo < hi) weight[p / PAIR_POINTS] += (hi - lo) * (a->reach[2 * p + 1] - a->reach[2 * p]);
     }
     share(a->slots * a->npanels * (weight[0] + weight[1] + weight[2]), ith, nth, &lo, &hi);
     for (int64_t slot = 0; slot < a->slots; slot++)
@@ -321,21 +373,24 @@ FC_DEFINE(winograd_wgrad) {
 }
 
 FC_DEFINE(winograd_unpack) {
-    int64_t width = a->nv * VW, u_p = a->npanels * a->k * width, area = a->r * a->r, lo, hi;
+    int64_t width = a->nv * VW, u_p = a->npanels * a->k * width, taps_count = a->r * a->r, lo, hi;
     share(a->npanels * a->red, ith, nth, &lo, &hi);
     for (int64_t item = lo; item < hi; item++) {
         int64_t panel = item / a->red, red = item % a->red;
         for (int64_t b = 0; b < a->nv; b++) {
             int64_t lane = panel * width + b * VW, lanes = a->lanes - lane, offset[VW];
             if (lanes <= 0) break;
-            const float *u = a->u + (panel * a->k + red) * width + b * VW;
-            float taps[25 * VW];
-            if (a->r == 3)
-                winograd_tile_taps(3, u, u_p, a->slots, taps);
-            else
-                winograd_tile_taps(5, u, u_p, a->slots, taps);
-            for (int64_t l = 0; l < VW; l++) offset[l] = l * a->red * area;
-            lanes_to_rows(taps, VW, a->dw + (lane * a->red + red) * area, offset, (int)(lanes < VW ? lanes : VW), area);
+            float taps[MOST_WEIGHTS * VW], w[(MOST_WEIGHTS + 1) * VW];
+            for (int64_t phase = 0; phase < a->phases; phase++) {
+                const float *u = a->u + (panel * a->k + phase * (a->k / a->phases) + red) * width + b * VW;
+                if (a->r == 2) winograd_tile_taps(2, u, u_p, a->slots, 4 * width, taps);
+                if (a->r == 3) winograd_tile_taps(3, u, u_p, a->slots, 4 * width, taps);
+                if (a->r == 5) winograd_tile_taps(5, u, u_p, a->slots, 4 * width, taps);
+                for (int64_t t = 0; t < taps_count; t++)
+                    vstore(w + a->order[phase * taps_count + t] * VW, vload(taps + t * VW));
+            }
+            for (int64_t l = 0; l < VW; l++) offset[l] = l * a->red * a->area;
+            lanes_to_rows(w, VW, a->dw + (lane * a->red + red) * a->area, offset, (int)(lanes < VW ? lanes : VW), a->area);
         }
     }
 }

@@ -20,6 +20,10 @@ def _frame(layout, g, halo, planar=False, direct=False):
     return {0: frame(layout, planar, halo)}
 
 
+def _x_halo(layout, g):
+    return winograd.x_halo(g) if layout == LANES_C else g.x_halo()
+
+
 class Conv2d(Op):
     """inputs x[n][c][h][w], weight[o][c/groups][kh][kw], optionally bias[o].
 
@@ -67,12 +71,12 @@ class Conv2d(Op):
 
     def halo(self, node, layout):
         g = geometry(node.inputs[0].shape, node.inputs[1].shape, node.attrs)
-        return _frame(layout, g, g.x_halo(), planar(g))
+        return _frame(layout, g, _x_halo(layout, g), planar(g))
 
     def pools(self, node, layout, vw) -> bool:
         """Whether the kernel can take 2x2 maxima of the result in the same pass."""
         g = geometry(node.inputs[0].shape, node.inputs[1].shape, node.attrs)
-        return winograd_n.pools(g) if layout == LANES_N else winograd.pays(vw, g, g.o, g.c, g.oh, g.ow)
+        return winograd_n.pools(g) if layout == LANES_N else winograd.pools(vw, g)
 
     def lower(self, node, b):
         g = geometry(node.inputs[0].shape, node.inputs[1].shape, node.attrs)
@@ -173,7 +177,7 @@ class Conv2dWeight(Op):
 
     def halo(self, node, layout):
         g = geometry(node.inputs[0].shape, node.attrs["shape"], node.attrs)
-        return _frame(layout, g, g.x_halo(), planar(g))
+        return _frame(layout, g, _x_halo(layout, g), planar(g))
 
     def lower(self, node, b):
         g = geometry(node.inputs[0].shape, node.attrs["shape"], node.attrs)

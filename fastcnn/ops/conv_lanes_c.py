@@ -121,9 +121,8 @@ def _forward_panels(b, g: Geometry, x, nv):
 
 def lower_forward(b, g, x, w, bias, add, y, act, pool=None):
     """pool: as winograd.lower's, which alone can do it."""
-    if winograd.pays(b.vw, g, g.o, g.c, g.oh, g.ow):
-        origin = window_origin(g, x, x.lanes)
-        return winograd.lower(b, g, x, origin, w, bias, add, None, y, g.o, g.c, g.oh, g.ow, False, act, pool)
+    if winograd.pays(b.vw, g):
+        return winograd.lower(b, g, x, w, bias, add, None, y, act, pool)
     if conv_taps.fits_forward(g):
         return conv_taps.lower_forward(b, g, x, w, bias, add, y, act)
     skips = _skips(g, x)
@@ -157,9 +156,8 @@ def _data_panels(b, g: Geometry, dy, h_taps, w_taps, nv):
 
 
 def lower_data(b, g, dy, w, bias, add, mask, dx):
-    if winograd.pays(b.vw, g, g.c, g.o, g.h, g.w):
-        origin = dy.at((g.pads[0] - g.kh + 1) * dy.sh + (g.pads[2] - g.kw + 1) * b.vw)
-        return winograd.lower(b, g, dy, origin, w, bias, add, mask, dx, g.c, g.o, g.h, g.w, True, 0)
+    if winograd.pays(b.vw, g, data=True):
+        return winograd.lower(b, g, dy, w, bias, add, mask, dx, 0, data=True)
     if conv_taps.fits_data(g):
         return conv_taps.lower_data(b, g, dy, w, bias, add, mask, dx)
     if _skips(g, dx) and not bias:
@@ -190,8 +188,8 @@ def _lower_placed(b, g, dy, w, add, mask, dx):
 def lower_weight(b, g, x, dy, dw):
     if conv_taps.depthwise(g):
         return conv_taps.lower_weight(b, g, x, dy, dw)
-    if winograd.pays(b.vw, g, g.o, g.c, g.oh, g.ow):
-        return winograd.lower_weight(b, g, x, window_origin(g, x, x.lanes), dy, dw)
+    if winograd.pays(b.vw, g, weight=True):
+        return winograd.lower_weight(b, g, x, dy, dw)
     if _skips(g, x):
         reads, pixels = _side_by_side(b, g, g.n)
         _pick(b, g, x, pixels)

@@ -1,6 +1,10 @@
-"""3x3 and 5x5 convolutions of stride 1 by Winograd's algorithm, channels in the lanes (csrc/kernels/winograd.inc.c)."""
+"""3x3 and 5x5 convolutions of stride 1, 3x3 to 6x6 of stride 2, by Winograd's algorithm, channels in the lanes
+(csrc/kernels/winograd.inc.c)."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -10,24 +14,91 @@ from .panels import pack_bias
 
 SIDE, POINTS, PAIR_POINTS = 6, 36, 12
 # Measured on layers of 8 to 512 channels (Zen 3). Work beside the products, in multiply-adds: per tile and channel (of
-# input or output), and per weight, where the weights' transform is not kept from run to run.
-CHANNEL_WORK, WEIGHT_WORK = 300, 600
+# input or output), and per weight of a phase, which is transformed and read, or, of a gradient, summed and transformed.
+CHANNEL_WORK, WEIGHT_WORK, GRADIENT_WORK = 300, 1000, 1300
 FEWEST_TILES, MOST_TILES = 24, 72  # that are worked on at a time
 SCRATCH_BYTES = 16 << 20  # of all threads: beyond it, fewer tiles
 
 
-def fits(g: Geometry) -> bool:
-    """Whether the algorithm is made for this convolution."""
-    shape = (g.kh, g.kw) in ((3, 3), (5, 5)) and g.stride == g.dilation == (1, 1)
-    return shape and g.groups == 1 and not planar(g)
+@dataclass(frozen=True)
+class Form:
+    """A convolution, or its data gradient, as convolutions of stride 1 from each phase of its input or to each phase of
+    its output: so many `taps` a side of so many `rows` and `cols` of outputs. phases[phase] is the place of its first
+    pixel; order[phase][tap] is the place among the `weights` of a filter, or their number where there is none. The
+    first window begins at pixel `origin`."""
+
+    taps: int
+    rows: int
+    cols: int
+    origin: tuple[int, int]
+    weights: int
+    phases: np.ndarray
+    order: np.ndarray
+
+    @cached_property
+    def reach(self) -> np.ndarray:
+        """[36][2], of each point: from which phase to which there are weights that do not vanish there."""
+        live = self.order.reshape(-1, self.taps, self.taps) < self.weights
+        every = list(range(self.taps))
+        taps = [every[:1], every[-1:]] + [every] * (SIDE - 2)  # that count at the points 0, infinity and the others
+        found = [np.flatnonzero(live[:, rows][:, :, cols].any((1, 2))) for rows in taps for cols in taps]
+        return np.array([(phases[0], phases[-1] + 1) for phases in found], np.int64)
 
 
-def kinds_of(g: Geometry, oh: int, ow: int) -> list[tuple[int, int]]:
-    """Of all images' outputs: how many tiles of F(4x4, 3x3) or F(2x2, 5x5) there are, and how many points such a
-    tile has; then those of fewer outputs at the right edge, at the lower edge, in the corner."""
-    m = SIDE + 1 - g.kh
-    rows, cols = ([(size // m, SIDE), (int(size % m > 0), size % m + g.kh - 1)] for size in (oh, ow))
-    return [(g.n * high * wide, i * j) for high, i in rows for wide, j in cols]
+@lru_cache(1024)
+def form(g: Geometry, data: bool) -> Form:
+    """That of a convolution of equal strides, without dilation, or of its data gradient."""
+    step, lines, origin = g.stride[0], [], []
+    for axis, kernel in ((0, g.kh), (1, g.kw)):
+        if data:
+            phases = [taps for _, _, taps in g.phases(axis)]
+            first = min(at for taps in phases for _, at in taps)
+        else:
+            phases = [[(t, t // step) for t in range(p, kernel, step)] for p in range(step)]
+            first = 0
+        origin.append(first if data else -g.pads[2 * axis])
+        lines.append([{at - first: t for t, at in line} for line in phases])
+    taps = 1 + max(at for phases in lines for phase in phases for at in phase)
+    row, col = (phases.index(max(phases, key=len)) for phases in lines)  # of the phase with the most taps
+    phases = [(row, col)]
+    if step == 2:  # those with as many in a row lie side by side, and those with as many in a column
+        phases = [(row, 1 - col), (row, col), (1 - row, col), (1 - row, 1 - col)]
+    order = [
+        [lines[0][row][i] * g.kw + lines[1][col][j] if i in lines[0][row] and j in lines[1][col] else g.kh * g.kw
+         for i in range(taps) for j in range(taps)]
+        for row, col in phases
+    ]  # fmt: skip
+    rows, cols = (g.h // step, g.w // step) if data else (g.oh, g.ow)
+    first_window, tables = (origin[0], origin[1]), (np.array(phases, np.int64), np.array(order, np.int64))
+    return Form(taps, rows, cols, first_window, g.kh * g.kw, *tables)
+
+
+def fits(g: Geometry, data: bool = False) -> bool:
+    """Whether the algorithm is made for this convolution, or for its data gradient."""
+    if g.kh != g.kw or g.dilation != (1, 1) or g.groups > 1 or planar(g):
+        return False
+    if g.stride == (1, 1):
+        return g.kh in (3, 5)
+    if g.stride != (2, 2) or not 3 <= g.kh <= 6:
+        return False
+    if not data:
+        return True
+    return g.h % 2 == g.w % 2 == 0 and g.pads[0] % 2 == g.pads[2] % 2 and form(g, True).taps <= 3
+
+
+def x_halo(g: Geometry) -> tuple[int, int, int, int]:
+    """The frame that the windows reach, of phases that are as large as each other."""
+    top, bottom, left, right = g.x_halo()
+    odd = fits(g) and g.kh % g.stride[0]
+    return top, bottom + odd, left, right + odd
+
+
+def kinds_of(f: Form, n: int) -> list[tuple[int, int]]:
+    """Of n images' outputs: how many whole tiles there are, and how many points such a tile has; then those of fewer
+    outputs at the right edge, at the lower edge, in the corner."""
+    m = SIDE + 1 - f.taps
+    rows, cols = ([(size // m, SIDE), (int(size % m > 0), size % m + f.taps - 1)] for size in (f.rows, f.cols))
+    return [(n * high * wide, i * j) for high, i in rows for wide, j in cols]
 
 
 def points_of(kinds: list[tuple[int, int]]) -> int:
@@ -39,21 +110,28 @@ def largest(kinds: list[tuple[int, int]], parts: int) -> int:
     return sum(-(-count // parts) for count, _ in kinds)
 
 
-def work(vw: int, g: Geometry, lanes: int, red: int, oh: int, ow: int) -> float:
-    """About how many multiply-adds it takes for oh x ow outputs, from red to lanes channels."""
-    points = points_of(kinds_of(g, oh, ow))
-    lanes, red = (-(-size // vw) * vw for size in (lanes, red))
-    return float(points) * (lanes * red + CHANNEL_WORK / POINTS * (lanes + red)) + WEIGHT_WORK * lanes * red
+def products(f: Form, n: int) -> float:
+    """How many there are for each input and output channel."""
+    return points_of(kinds_of(f, n)) * float(np.diff(f.reach).mean())
 
 
-def pays(vw: int, g: Geometry, lanes: int, red: int, oh: int, ow: int) -> bool:
-    """Whether it is used: fits and, unless it was asked for, is less work than the direct kernel."""
-    if config.get_conv_algorithm() == "direct" or not fits(g):
+def pays(vw: int, g: Geometry, data: bool = False, weight: bool = False) -> bool:
+    """Whether it is used for a convolution, or for one of its gradients: fits and, unless it was asked for, is less
+    work than the direct kernel."""
+    if config.get_conv_algorithm() == "direct" or not fits(g, data):
         return False
     if config.get_conv_algorithm() == "winograd":
         return True
-    full_lanes, full_red = (-(-size // vw) * vw for size in (lanes, red))
-    return work(vw, g, lanes, red, oh, ow) < float(g.n * g.kh * g.kw) * oh * ow * full_lanes * full_red
+    f, o, c = form(g, data), -(-g.o // vw) * vw, -(-g.c // vw) * vw
+    phases, tiles = len(f.order), points_of(kinds_of(f, g.n)) / POINTS
+    work = products(f, g.n) * o * c + CHANNEL_WORK * tiles * (o + phases * c)
+    work += (GRADIENT_WORK if weight else WEIGHT_WORK) * phases * o * c
+    return work < float(g.n * g.kh * g.kw) * f.rows * f.cols * o * c
+
+
+def pools(vw: int, g: Geometry) -> bool:
+    """Whether it is used and can take 2x2 maxima of the result in the same pass: whole tiles are of even sides."""
+    return pays(vw, g) and form(g, False).taps % 2 == 1
 
 
 def _blocks(b, total: int, floats: int) -> int:
@@ -68,23 +146,27 @@ def _parts(b, total: int, floats: int, panels: int) -> int:
     return even if total >= even * FEWEST_TILES else blocks
 
 
-def lower(b, g: Geometry, x, x_at, w, bias, add, mask, y, lanes, red, oh, ow, flip, act, pool=None):
-    """y = act(convolution of x + bias + add), masked. x_at: the first output's window; lanes, red: the output's and the
-    input's channels; flip: the data gradient's weights (taps reversed, the roles of the channels exchanged). pool:
-    None, or (taps,) of a 2x2 maximum in the same pass, taps the storage of their places in their windows or None."""
+def lower(b, g: Geometry, x, w, bias, add, mask, y, act, pool=None, data=False):
+    """y = act(convolution of x + bias + add), masked; of the data gradient x is dy and y is dx. pool: None, or (taps,)
+    of a 2x2 maximum in the same pass, taps the storage of their places in their windows or None."""
+    f = form(g, data)
+    phases = len(f.order)
+    x_phases, y_phases = (1, phases) if data else (phases, 1)
+    lanes, red = (g.c, g.o) if data else (g.o, g.c)
     blocks, outs, nv = x.c, y.c, min(b.tile_nv, y.c)
-    panels = -(-outs // nv)
-    k, width = blocks * b.vw, nv * b.vw
+    panels_of_phase = -(-outs // nv)
+    panels, k, width = y_phases * panels_of_phase, x_phases * blocks * b.vw, nv * b.vw
     u_p = panels * k * width + 16  # not a power of two: 36 streams of one alignment would share cache sets
     u = b.scratch(POINTS * u_p)
     area = g.kh * g.kw
-    s_lane, s_red = (area, g.cg * area) if flip else (g.cg * area, area)
+    s_lane, s_red = (area, g.c * area) if data else (g.c * area, area)
     b.emit(
-        "winograd_weights", 36.0 * panels * k * width, w=w.at(), u=u.at(), npanels=panels, k=k, nv=nv, red=red,
-        lanes=lanes, s_red=s_red, s_lane=s_lane, flip=int(flip), u_p=u_p, r=g.kh,
+        "winograd_weights", 36.0 * panels * k * width, w=w.at(), u=u.at(), order=b.constant(f.order).at(),
+        npanels=panels, k=k, nv=nv, red=red, lanes=lanes, s_red=s_red, s_lane=s_lane, red_phases=x_phases,
+        lane_phases=y_phases, area=area, u_p=u_p, r=f.taps,
     )  # fmt: skip
-    packed_bias = pack_bias(b, bias, lanes, panels, width) if bias else None
-    kinds = kinds_of(g, oh, ow)
+    packed_bias = pack_bias(b, bias, lanes, panels_of_phase, width) if bias else None
+    kinds = kinds_of(f, g.n)
     parts = _parts(b, largest(kinds, 1), POINTS * (k + panels * width), panels)
     tiles = largest(kinds, parts)
     size = POINTS * (k * tiles + 16 + panels * tiles * width + 16)
@@ -92,38 +174,47 @@ def lower(b, g: Geometry, x, x_at, w, bias, add, mask, y, lanes, red, oh, ow, fl
     m = mask.strides("m") if mask else dict(m_n=0, m_c=0, m_h=0)
     r = add.strides("r") if add else dict(r_n=0, r_c=0, r_h=0)
     b.emit(
-        "winograd", float(points_of(kinds)) * k * outs * b.vw, x=x_at, u=u.at(),
+        "winograd", products(f, g.n) * blocks * outs * b.vw**2, x=_first_window(b, f, x), u=u.at(),
         bias=packed_bias.at() if bias else None, add=add.at() if add else None, mask=mask.at() if mask else None,
-        y=y.at(), scratch=scratch.at(),
-        runs=b.constant(np.arange(blocks, dtype=np.int64) * tiles * b.vw).at(), n=g.n, oh=oh, ow=ow, r=g.kh,
-        blocks=blocks, outs=outs, npanels=panels, nv=nv, parts=parts, tiles=tiles, scratch_size=size, u_p=u_p,
-        **x.strides("x"), **y.strides("y"), **r, **m, act=act, pool=int(pool is not None),
-        taps=pool[0].at() if pool and pool[0] else None,
+        y=y.at(), scratch=scratch.at(), runs=b.constant(np.arange(k // b.vw, dtype=np.int64) * tiles * b.vw).at(),
+        **_tables(b, f), n=g.n, oh=f.rows, ow=f.cols, r=f.taps, blocks=blocks, outs=outs, npanels=panels, nv=nv,
+        parts=parts, tiles=tiles, scratch_size=size, u_p=u_p, x_apart=1 if data else g.stride[0],
+        y_apart=g.stride[0] if data else 1, **x.strides("x"), **y.strides("y"), **r, **m, act=act,
+        pool=int(pool is not None), taps=pool[0].at() if pool and pool[0] else None,
     )  # fmt: skip
+
+
+def _first_window(b, f: Form, x):
+    return x.at(f.origin[0] * x.sh + f.origin[1] * b.vw)
+
+
+def _tables(b, f: Form) -> dict:
+    return dict(phases=b.constant(f.phases).at(), reach=b.constant(f.reach).at())
 
 
 GRADIENT_BYTES = 8 << 20  # what the sums of all slots may take
 UNITS = 48  # of a slot, a pair of rows of points and a panel, into which a weight gradient is cut if it may
 
 
-def lower_weight(b, g: Geometry, x, x_at, dy, dw):
-    """dw from x (x_at: the first output's window) and dy."""
-    blocks, outs, nv = x.c, dy.c, min(b.tile_nv, dy.c)
+def lower_weight(b, g: Geometry, x, dy, dw):
+    """dw from x and dy."""
+    f = form(g, False)
+    phases, blocks, outs, nv = len(f.order), x.c, dy.c, min(b.tile_nv, dy.c)
     panels = -(-outs // nv)
-    k, width = blocks * b.vw, nv * b.vw
-    kinds = kinds_of(g, g.oh, g.ow)
+    k, width = phases * blocks * b.vw, nv * b.vw
+    kinds = kinds_of(f, g.n)
     size = POINTS * panels * k * width
     slots = max(1, min(-(-UNITS // (3 * panels)), GRADIENT_BYTES // (4 * size), largest(kinds, 1) // MOST_TILES))
     u = b.scratch(slots * size)
     per_tile, of_slot = PAIR_POINTS * (k + 16 + panels * width + 16), largest(kinds, slots)
     tiles = -(-of_slot // _blocks(b, of_slot, per_tile))
     b.emit(
-        "winograd_wgrad", float(points_of(kinds)) * k * outs * b.vw, x=x_at, dy=dy.at(), u=u.at(),
-        scratch=b.scratch(tiles * per_tile * b.threads).at(), n=g.n, oh=g.oh, ow=g.ow, r=g.kh, blocks=blocks,
-        outs=outs, npanels=panels, nv=nv, slots=slots, tiles=tiles,
-        scratch_size=tiles * per_tile, **x.strides("x"), **dy.strides("y"),
+        "winograd_wgrad", products(f, g.n) * blocks * outs * b.vw**2, x=_first_window(b, f, x), dy=dy.at(), u=u.at(),
+        scratch=b.scratch(tiles * per_tile * b.threads).at(), **_tables(b, f), n=g.n, oh=f.rows, ow=f.cols,
+        r=f.taps, blocks=blocks, outs=outs, npanels=panels, nv=nv, slots=slots, tiles=tiles,
+        scratch_size=tiles * per_tile, x_apart=g.stride[0], **x.strides("x"), **dy.strides("y"),
     )  # fmt: skip
     b.emit(
-        "winograd_unpack", 36.0 * slots * panels * k * width, u=u.at(), dw=dw.at(), npanels=panels, k=k, nv=nv, red=g.c,
-        lanes=g.o, slots=slots, r=g.kh,
+        "winograd_unpack", 36.0 * slots * panels * k * width, u=u.at(), dw=dw.at(), order=b.constant(f.order).at(),
+        npanels=panels, k=k, nv=nv, red=g.c, lanes=g.o, slots=slots, phases=phases, area=g.kh * g.kw, r=f.taps,
     )  # fmt: skip
