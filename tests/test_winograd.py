@@ -155,25 +155,26 @@ def test_activation_and_mask_are_fused(r, isa, monkeypatch):  # noqa: F811
         assert error(value, want) < GRADIENT
 
 
-@pytest.mark.parametrize("r", [3, 5])
+@pytest.mark.parametrize("k, attrs", [(3, ATTRS), (5, ATTRS), (5, STRIDED), (6, STRIDED)])
 @pytest.mark.parametrize("size", [(2, 2), (3, 5), (4, 4), (5, 9), (8, 7), (10, 11), (13, 12)])
-def test_pooling_in_the_store_has_the_bits_of_a_pass_of_its_own(size, r, isa, monkeypatch):  # noqa: F811
+def test_pooling_in_the_store_has_the_bits_of_a_pass_of_its_own(size, k, attrs, isa, monkeypatch):  # noqa: F811
     """Maxima, with their places where there are gradients, of whole numbers with many ties, and with NaN among them."""
     monkeypatch.setattr(passes, "choose_layout", lambda *_: "lanes_c")
     monkeypatch.setattr(winograd, "MOST_TILES", 5)
     monkeypatch.setattr(winograd, "FEWEST_TILES", 3)
     fuse_pooling, rng = passes.fuse_pooling, np.random.default_rng(size[0])
-    shapes = [(3, 9, *size), (17, 9, r, r), (17,), (3, 17, *size)]
+    inner = [attrs["stride"][0] * side for side in size]
+    shapes = [(3, 9, *inner), (17, 9, k, k), (17,), (3, 17, *size)]
     arrays = [rng.integers(-1, 2, s).astype(np.float32) for s in shapes]
     poisoned = [arrays[0].copy(), *arrays[1:]]
-    poisoned[0][1, 3, -1, 0] = np.nan
+    poisoned[0][1, 3, -2, 0] = np.nan
     for act, gradient in [(True, True), (True, False), (False, True), (False, False)]:
         results = []
         for threads, fused in [(1, False), (1, True), (2, True), (5, True)]:
             monkeypatch.setattr(passes, "fuse_pooling", fuse_pooling if fused else lambda *_: None)
             use_threads(monkeypatch, threads)
             inputs = [Symbol(s) for s in shapes]
-            y = add_node(OPS["conv2d"], inputs[:3], pads=(r // 2,) * 4, **ATTRS)
+            y = add_node(OPS["conv2d"], inputs[:3], pads=((k - 1) // 2,) * 4, **attrs)
             y = add_node(OPS["map"], [y], kind="relu", alpha=0.0) if act else arithmetic("add", y, inputs[3])
             y = add_node(OPS["max_pool2d"], [y], **passes.POOLING_2X2)[0]
             p = Program(inputs, [y], inputs[: 3 + (not act)] if gradient else [])
@@ -287,3 +288,24 @@ def test_transformed_weights_are_kept_in_inference_and_made_anew_when_they_chang
     layer.weight[...] = 2 * np.asarray(layer.weight)
     layer.bias[...] = 2 * np.asarray(layer.bias)
     np.testing.assert_allclose(layer(x), 2 * before, rtol=1e-6)
+
+
+@pytest.mark.parametrize("k, padding", [(3, 1), (4, 1), (4, 2), (5, 2), (6, 2)])
+def test_transposed_convolutions_of_stride_2(k, padding, isa, monkeypatch):  # noqa: F811
+    """As the data gradient, with a bias: values and gradients as of the direct kernels."""
+    monkeypatch.setattr(passes, "choose_layout", lambda *_: "lanes_c")
+    use_threads(monkeypatch, 2)
+    rng = np.random.default_rng(k)
+    shapes = [(2, 9, 7, 6), (9, 17, k, k), (17,)]
+    arrays = [rng.standard_normal(s).astype(np.float32) for s in shapes]
+    results = {}
+    for algorithm in ("direct", "winograd"):
+        fc.set_conv_algorithm(algorithm)
+        inputs = [Symbol(s) for s in shapes]
+        y = F.conv_transpose2d(*inputs, stride=2, padding=padding, output_padding=k % 2)
+        p = Program(inputs, [y], inputs)
+        dy = np.random.default_rng(0).standard_normal(y.shape).astype(np.float32)
+        results[algorithm] = run(p, arrays, dy)
+    assert [step.kernel for step in p.steps].count("winograd") == 2
+    for value, want in zip(results["winograd"], results["direct"], strict=True):
+        assert error(value, want.astype(np.float64)) < GRADIENT
