@@ -68,3 +68,28 @@ def test_what_no_window_meets_is_not_computed(elsewhere, stride, size, computed,
         results.append(run(p, arrays, dy))
     for a, b in zip(*results, strict=True):
         assert np.linalg.norm(a - b) <= 2e-5 * np.linalg.norm(b)
+
+
+@pytest.mark.parametrize("algorithm", ["direct", "winograd"])
+@pytest.mark.parametrize("layout", ["lanes_c", "lanes_n"])
+def test_pooling_after_pooling_is_not_taken_into_the_convolution(layout, algorithm, isa, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(passes, "choose_layout", lambda *_: layout)
+    fc.set_conv_algorithm(algorithm)
+    rng = np.random.default_rng(0)
+    shapes, results = [(9, 4, 8, 8), (17, 4, 3, 3), (17,)], []
+    arrays = [rng.standard_normal(s).astype(np.float32) for s in shapes]
+    for eager in "01":
+        monkeypatch.setenv("FASTCNN_EAGER", eager)
+        for trained in (True, False):
+            inputs = [Symbol(s) for s in shapes]
+            y = add_node(OPS["conv2d"], inputs, stride=(1, 1), dilation=(1, 1), groups=1, pads=(1, 1, 1, 1))
+            for _ in range(2):
+                y = add_node(OPS["max_pool2d"], [y], **passes.POOLING_2X2)[0]
+            if trained:
+                dy = np.random.default_rng(1).standard_normal(y.shape).astype(np.float32)
+                results.append(run(Program(inputs, [y], inputs), arrays, dy))
+            else:
+                results.append(Program(inputs, [y]).forward(arrays))
+    for fused, plain in zip(results[:2], results[2:], strict=True):
+        for a, c in zip(fused, plain, strict=True):
+            assert np.linalg.norm(a - c) <= 2e-5 * np.linalg.norm(c)

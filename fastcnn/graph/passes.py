@@ -229,6 +229,8 @@ def fuse_pooling(nodes, roots, layout, vw) -> None:
         producer = node.inputs[0].node
         if producer is None or producer.op.name != "conv2d" or node.attrs != POOLING_2X2:
             continue
+        if producer.attrs.get("pool"):  # it has taken one already, whose result this one reads
+            continue
         if layout == LANES_C and node.outputs[1].dtype != "uint8":  # see narrow_positions
             continue
         if producer.op.pools(producer, layout, vw):
