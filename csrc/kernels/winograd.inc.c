@@ -202,7 +202,8 @@ static void winograd_outputs(const fc_winograd_args *a, const winograd_part *par
                              int64_t m_p) {
     const winograd_tile_out *outs = winograd_tile_outs[a->pool ? POOLED : a->y_apart > 1 ? APART : STORED];
     const int64_t width = a->nv * VW, phases = a->y_apart * a->y_apart, first = begin / phases * a->nv;
-    const int64_t last = first + a->nv < a->outs ? first + a->nv : a->outs, *places = winograd_phases(a->y_apart, a->phases) + 2 * (begin % phases);
+    const int64_t last = first + a->nv < a->outs ? first + a->nv : a->outs;
+    const int64_t *places = winograd_phases(a->y_apart, a->phases) + 2 * (begin % phases);
     winograd_place at = winograd_at(part, 0);
     for (; at.tile < part->start[KINDS]; winograd_next(part, &at))
         for (int64_t panel = begin; panel < end; panel++)
@@ -317,23 +318,22 @@ static void winograd_dy_points(const fc_winograd_wgrad_args *a, const winograd_p
     }
 }
 
-/* The points of a pair, over the tiles of a slot, with panels [begin, end). */
-static void winograd_wgrad_unit(const fc_winograd_wgrad_args *a, int64_t slot, int pair, int64_t begin, int64_t end,
-                                float *v) {
-    const winograd_part tiles = winograd_cut(a->n, a->oh, a->ow, a->r, slot, a->slots);
-    int64_t k = a->x_apart * a->x_apart * a->blocks * VW, width = a->nv * VW, total = tiles.start[KINDS];
+/* The points of a pair, over tiles [from, to) of a slot, with panels [begin, end). */
+static void winograd_wgrad_unit(const fc_winograd_wgrad_args *a, const winograd_part *tiles, int64_t from, int64_t to,
+                                int64_t slot, int pair, int64_t begin, int64_t end, float *v) {
+    int64_t k = a->x_apart * a->x_apart * a->blocks * VW, width = a->nv * VW;
     int64_t blocks = a->outs < end * a->nv ? a->outs : end * a->nv;
     int64_t v_tile = k + 16, v_p = a->tiles * v_tile, d_tile = (end - begin) * width + 16, d_p = a->tiles * d_tile;
     float *d = v + PAIR_POINTS * v_p;
     winograd_source source = {a->x, a->x_n, a->x_c, a->x_h, a->x_apart, a->blocks,
                               winograd_phases(a->x_apart, a->phases)};
-    for (int64_t first = 0; first < total; first += a->tiles) {
-        int64_t count = total - first < a->tiles ? total - first : a->tiles;
-        winograd_points(source, &tiles, pair, pair + 1, first, count, v, v_p, VW, v_tile);
-        winograd_dy_points(a, &tiles, pair, first, count, begin * a->nv, blocks, d, d_p, d_tile);
+    for (int64_t first = from; first < to; first += a->tiles) {
+        int64_t count = to - first < a->tiles ? to - first : a->tiles;
+        winograd_points(source, tiles, pair, pair + 1, first, count, v, v_p, VW, v_tile);
+        winograd_dy_points(a, tiles, pair, first, count, begin * a->nv, blocks, d, d_p, d_tile);
         for (int64_t p = 0; p < PAIR_POINTS; p++) {
             int64_t lo, hi;
-            winograd_having(&tiles, pair * PAIR_POINTS + p, first, count, &lo, &hi);
+            winograd_having(tiles, pair * PAIR_POINTS + p, first, count, &lo, &hi);
             if (lo >= hi && first) continue;
             const int64_t *reach = a->reach + 2 * (pair * PAIR_POINTS + p), low = reach[0] * a->blocks * VW;
             const int64_t high = reach[1] * a->blocks * VW;
@@ -354,24 +354,35 @@ static void winograd_wgrad_unit(const fc_winograd_wgrad_args *a, int64_t slot, i
     }
 }
 
-/* Threads share the panels of all pairs and slots; a pair weighs as much as it has points, of the cut tiles too. */
+/* Threads share the panels of all pairs and slots; a pair weighs as much as it has points, of the cut tiles too. The three pairs
+ * go over a chunk of x and dy, twice as large as their sums, before the next: it is read from memory once. */
 FC_DEFINE(winograd_wgrad) {
     const winograd_part all = winograd_cut(a->n, a->oh, a->ow, a->r, 0, 1);
+    const int64_t k_blocks = a->x_apart * a->x_apart * a->blocks, step = winograd_step(a->r);
+    const int64_t sums = POINTS * a->npanels * k_blocks * VW * a->nv, of_tiles = a->tiles * step * step * (k_blocks + a->outs);
+    const int64_t chunk = a->tiles * (1 + 2 * sums / of_tiles);
     int64_t weight[3] = {1, 1, 1}, start = 0, lo, hi;
     for (int64_t p = 0; p < POINTS; p++) {
         winograd_having(&all, p, 0, all.start[KINDS], &lo, &hi);
         if (lo < hi) weight[p / PAIR_POINTS] += (hi - lo) * (a->reach[2 * p + 1] - a->reach[2 * p]);
     }
     share(a->slots * a->npanels * (weight[0] + weight[1] + weight[2]), ith, nth, &lo, &hi);
-    for (int64_t slot = 0; slot < a->slots; slot++)
+    for (int64_t slot = 0; slot < a->slots; slot++) {
+        const winograd_part tiles = winograd_cut(a->n, a->oh, a->ow, a->r, slot, a->slots);
+        int64_t begin[3], end[3], total = tiles.start[KINDS];
         for (int pair = 0; pair < 3; pair++) {
-            int64_t begin, end;
-            rows_within(start, weight[pair], a->npanels, lo, hi, &begin, &end);
+            rows_within(start, weight[pair], a->npanels, lo, hi, begin + pair, end + pair);
             start += weight[pair] * a->npanels;
-            if (begin < end) winograd_wgrad_unit(a, slot, pair, begin, end, a->scratch + ith * a->scratch_size);
         }
+        for (int64_t from = 0; from < total; from += chunk)
+            for (int pair = 0; pair < 3; pair++)
+                if (begin[pair] < end[pair])
+                    winograd_wgrad_unit(a, &tiles, from, from + chunk < total ? from + chunk : total, slot, pair, begin[pair],
+                                        end[pair], a->scratch + ith * a->scratch_size);
+    }
 }
 
+/* What reach left out is read, too, but only reaches taps that no phase has. */
 FC_DEFINE(winograd_unpack) {
     int64_t width = a->nv * VW, u_p = a->npanels * a->k * width, taps_count = a->r * a->r, lo, hi;
     share(a->npanels * a->red, ith, nth, &lo, &hi);

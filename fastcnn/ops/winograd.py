@@ -37,7 +37,7 @@ class Form:
 
     @cached_property
     def reach(self) -> np.ndarray:
-        """[36][2], of each point: from which phase to which there are weights that do not vanish there."""
+        """[36][2], of each point: the phases, from first to last, between which weights do not vanish there."""
         live = self.order.reshape(-1, self.taps, self.taps) < self.weights
         every = list(range(self.taps))
         taps = [every[:1], every[-1:]] + [every] * (SIDE - 2)  # that count at the points 0, infinity and the others
@@ -48,21 +48,22 @@ class Form:
 @lru_cache(1024)
 def form(g: Geometry, data: bool) -> Form:
     """That of a convolution of equal strides, without dilation, or of its data gradient."""
-    step, lines, origin = g.stride[0], [], []
+    step, lines, origin = g.stride[0], [], []  # lines[axis][phase]: {place in the window: tap of the filter}
     for axis, kernel in ((0, g.kh), (1, g.kw)):
         if data:
-            phases = [taps for _, _, taps in g.phases(axis)]
-            first = min(at for taps in phases for _, at in taps)
+            found = [taps for _, _, taps in g.phases(axis)]
+            first = min(at for taps in found for _, at in taps)
         else:
-            phases = [[(t, t // step) for t in range(p, kernel, step)] for p in range(step)]
+            found = [[(t, t // step) for t in range(p, kernel, step)] for p in range(step)]
             first = 0
         origin.append(first if data else -g.pads[2 * axis])
-        lines.append([{at - first: t for t, at in line} for line in phases])
-    taps = 1 + max(at for phases in lines for phase in phases for at in phase)
-    row, col = (phases.index(max(phases, key=len)) for phases in lines)  # of the phase with the most taps
-    phases = [(row, col)]
-    if step == 2:  # those with as many in a row lie side by side, and those with as many in a column
-        phases = [(row, 1 - col), (row, col), (1 - row, col), (1 - row, 1 - col)]
+        lines.append([{at - first: t for t, at in taps} for taps in found])
+    taps = 1 + max(at for axis in lines for line in axis for at in line)
+    most_rows, most_cols = (axis.index(max(axis, key=len)) for axis in lines)
+    phases = [(most_rows, most_cols)]
+    if step == 2:  # those with as many taps in a row lie side by side, and those with as many in a column
+        phases = [(most_rows, 1 - most_cols), (most_rows, most_cols)]
+        phases += [(1 - most_rows, most_cols), (1 - most_rows, 1 - most_cols)]
     order = [
         [lines[0][row][i] * g.kw + lines[1][col][j] if i in lines[0][row] and j in lines[1][col] else g.kh * g.kw
          for i in range(taps) for j in range(taps)]
@@ -89,7 +90,7 @@ def fits(g: Geometry, data: bool = False) -> bool:
 def x_halo(g: Geometry) -> tuple[int, int, int, int]:
     """The frame that the windows reach, of phases that are as large as each other."""
     top, bottom, left, right = g.x_halo()
-    odd = fits(g) and g.kh % g.stride[0]
+    odd = config.get_conv_algorithm() != "direct" and fits(g) and g.kh % g.stride[0]
     return top, bottom + odd, left, right + odd
 
 
@@ -204,6 +205,7 @@ def lower_weight(b, g: Geometry, x, dy, dw):
     k, width = phases * blocks * b.vw, nv * b.vw
     kinds = kinds_of(f, g.n)
     size = POINTS * panels * k * width
+    # A slot has at least one tile: of 72 some are of the same kind, which is shared evenly.
     slots = max(1, min(-(-UNITS // (3 * panels)), GRADIENT_BYTES // (4 * size), largest(kinds, 1) // MOST_TILES))
     u = b.scratch(slots * size)
     per_tile, of_slot = PAIR_POINTS * (k + 16 + panels * width + 16), largest(kinds, slots)
