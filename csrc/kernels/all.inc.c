@@ -9,6 +9,7 @@
 #include "conv_lanes_n.inc.c"
 #include "wgrad_lanes_c.inc.c"
 #include "winograd.inc.c"
+#include "winograd_weights.inc.c"
 #include "wgrad_lanes_n.inc.c"
 #include "winograd_n.inc.c"
 #include "winograd_n_weights.inc.c"

@@ -1,8 +1,8 @@
-/* The transforms of winograd.inc.c: Winograd's F(m x m, r x r), r = 2, 3 or 5 taps and m = 7 - r outputs a side, on tiles of
- * 6x6 inputs (Lavin and Gray, 2015). Points of a dimension are in the order 0, infinity, 1, -1, 2, -2: by pairs that share their
- * sums. What has `taps` values a side, weights or outputs or their gradients, is a polynomial of so many coefficients.
- * Transforms go by pairs of rows, whose values stay in registers; they are functions of their own because GCC, where it sees
- * several of them, shares their loads and spills them all. */
+/* The transforms of winograd.inc.c and winograd_weights.inc.c: Winograd's F(m x m, r x r), r = 2, 3 or 5 taps and m = 7 - r
+ * outputs a side, on tiles of 6x6 inputs (Lavin and Gray, 2015). Points of a dimension are in the order 0, infinity, 1, -1, 2, -2:
+ * by pairs that share their sums. What has `taps` values a side, weights or outputs or their gradients, is a polynomial of so many
+ * coefficients. Transforms go by pairs of rows, whose values stay in registers; they are functions of their own because GCC, where
+ * it sees several of them, shares their loads and spills them all. */
 #ifndef FASTCNN_KERNELS_WINOGRAD_H
 #define FASTCNN_KERNELS_WINOGRAD_H
 

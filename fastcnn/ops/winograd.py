@@ -1,5 +1,5 @@
 """3x3 and 5x5 convolutions of stride 1, 3x3 to 6x6 of stride 2, by Winograd's algorithm, channels in the lanes
-(csrc/kernels/winograd.inc.c)."""
+(csrc/kernels/winograd.inc.c, winograd_weights.inc.c)."""
 
 from __future__ import annotations
 
