@@ -237,6 +237,8 @@ def test_auto_takes_what_is_less_work_and_direct_never_winograd(monkeypatch):
     assert kernels(program([(2, 64, 27, 27), (192, 64, 5, 5)], (2, 2, 2, 2), 1, monkeypatch)) >= KERNELS
     strided = program([(4, 64, 56, 56), (64, 64, 3, 3)], (1, 1, 1, 1), 1, monkeypatch, attrs=STRIDED)
     assert [step.kernel for step in strided.steps].count("winograd") == 2
+    wide = program([(32, 512, 14, 14), (512, 512, 3, 3)], (1, 1, 1, 1), 1, monkeypatch, attrs=STRIDED)  # 150 MB of u
+    assert not kernels(wide) & KERNELS
     fc.set_conv_algorithm("direct")
     assert not kernels(program(large, (1, 1, 1, 1), 1, monkeypatch)) & KERNELS
 

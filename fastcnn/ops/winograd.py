@@ -16,6 +16,7 @@ SIDE, POINTS, PAIR_POINTS = 6, 36, 12
 # Measured on layers of 8 to 512 channels (Zen 3). Work beside the products, in multiply-adds: per tile and channel (of
 # input or output), and per weight of a phase, which is transformed and read, or, of a gradient, summed and transformed.
 CHANNEL_WORK, WEIGHT_WORK, GRADIENT_WORK = 300, 1000, 1300
+WEIGHT_BYTES = 64 << 20  # of a layer's transformed weights: more of them take more memory than they save time
 FEWEST_TILES, MOST_TILES = 24, 72  # that are worked on at a time
 SCRATCH_BYTES = 16 << 20  # of all threads: beyond it, fewer tiles
 
@@ -127,7 +128,7 @@ def pays(vw: int, g: Geometry, data: bool = False, weight: bool = False) -> bool
     phases, tiles = len(f.order), points_of(kinds_of(f, g.n)) / POINTS
     work = products(f, g.n) * o * c + CHANNEL_WORK * tiles * (o + phases * c)
     work += (GRADIENT_WORK if weight else WEIGHT_WORK) * phases * o * c
-    return work < float(g.n * g.kh * g.kw) * f.rows * f.cols * o * c
+    return 4 * POINTS * phases * o * c <= WEIGHT_BYTES and work < float(g.n * g.kh * g.kw) * f.rows * f.cols * o * c
 
 
 def pools(vw: int, g: Geometry) -> bool:
