@@ -47,7 +47,14 @@ SIZES = [(1, 1), (2, 3), (3, 4), (4, 4), (4, 5), (5, 8), (7, 9), (8, 6), (12, 13
 CHANNELS = [(5, 1), (7, 9), (8, 8), (9, 17), (16, 33), (17, 16), (33, 24)]
 
 
-# With most=5, most sizes are several blocks of tiles.
+def shapes_of(case, sizes, k, pads):
+    """Those of the input, the weight and the bias; skips what has no output."""
+    size, (channels, outputs) = sizes[case % len(sizes)], CHANNELS[case % len(CHANNELS)]
+    if size[0] + pads[0] + pads[1] < k or size[1] + pads[2] + pads[3] < k:
+        pytest.skip("no output")
+    return [(1 + case % 3, channels, *size), (outputs, channels, k, k), (outputs,)]
+
+
 def check_against_float64(shapes, pads, attrs, most, monkeypatch):
     """The program, whose results, at any number of threads, are right."""
     monkeypatch.setattr(winograd, "MOST_TILES", most)
@@ -70,14 +77,11 @@ def check_against_float64(shapes, pads, attrs, most, monkeypatch):
     return first
 
 
-@pytest.mark.parametrize("most", [winograd.MOST_TILES, 5])
+@pytest.mark.parametrize("most", [winograd.MOST_TILES, 5])  # with 5, most sizes are several blocks of tiles
 @pytest.mark.parametrize("r, pads", [(3, (1, 1, 1, 1)), (3, (0, 2, 2, 1)), (5, (2, 2, 2, 2)), (5, (4, 0, 1, 3))])
 @pytest.mark.parametrize("case", range(max(len(SIZES), len(CHANNELS))))
 def test_against_float64(case, r, pads, most, isa, monkeypatch):  # noqa: F811
-    size, (channels, outputs) = SIZES[case % len(SIZES)], CHANNELS[case % len(CHANNELS)]
-    shapes = [(1 + case % 3, channels, *size), (outputs, channels, r, r), (outputs,)]
-    if size[0] + pads[0] + pads[1] < r or size[1] + pads[2] + pads[3] < r:
-        pytest.skip("no output")
+    shapes = shapes_of(case, SIZES, r, pads)
     assert kernels(check_against_float64(shapes, pads, ATTRS, most, monkeypatch)) >= KERNELS
 
 
@@ -98,20 +102,16 @@ STRIDED_KERNELS = [
 @pytest.mark.parametrize("k, pads", STRIDED_KERNELS)
 @pytest.mark.parametrize("case", range(max(len(STRIDED_SIZES), len(CHANNELS))))
 def test_strided_against_float64(case, k, pads, most, isa, monkeypatch):  # noqa: F811
-    size, (channels, outputs) = STRIDED_SIZES[case % len(STRIDED_SIZES)], CHANNELS[case % len(CHANNELS)]
-    shapes = [(1 + case % 3, channels, *size), (outputs, channels, k, k), (outputs,)]
-    if size[0] + pads[0] + pads[1] < k or size[1] + pads[2] + pads[3] < k:
-        pytest.skip("no output")
+    shapes = shapes_of(case, STRIDED_SIZES, k, pads)
     p = check_against_float64(shapes, pads, STRIDED, most, monkeypatch)
     assert kernels(p) >= KERNELS
-    even = size[0] % 2 == size[1] % 2 == 0 and (k, pads[0]) != (6, 1)  # else the gradient takes 4 taps
+    even = shapes[0][2] % 2 == shapes[0][3] % 2 == 0 and (k, pads[0]) != (6, 1)  # else the gradient takes 4 taps
     assert [step.kernel for step in p.steps].count("winograd") == (2 if even else 1)
 
 
 def test_strided_data_gradients_of_unlike_paddings_are_direct(monkeypatch):
-    p = program([(2, 8, 12, 12), (8, 8, 4, 4), (8,)], (1, 1, 2, 2), 1, monkeypatch, attrs=STRIDED)
+    p = check_against_float64([(2, 8, 12, 12), (8, 8, 4, 4), (8,)], (1, 1, 2, 2), STRIDED, 5, monkeypatch)
     assert [step.kernel for step in p.steps].count("winograd") == 1
-    check_against_float64([(2, 8, 12, 12), (8, 8, 4, 4), (8,)], (1, 1, 2, 2), STRIDED, 5, monkeypatch)
 
 
 @pytest.mark.parametrize("k", [3, 4])

@@ -159,10 +159,8 @@ INLINE void winograd_out_body(const int r, const int rows, const int cols, const
         winograd_to_taps(cols, col_points, y[i % 2], t[i]);
 #pragma GCC unroll 5
         for (int j = 0; j < cols; j++) {
-            vec value = y[i % 2][j] + b;
-            if (add) value += vload(add + apart * (i * a->r_h + j * VW));
-            if (a->act) value = vrelu(value);
-            if (mask) value = vmask(value, vload(mask + apart * (i * a->m_h + j * VW)));
+            vec value = finished(y[i % 2][j] + b, add ? add + apart * (i * a->r_h + j * VW) : 0, a->act,
+                                 mask ? mask + apart * (i * a->m_h + j * VW) : 0);
             y[i % 2][j] = value;
             if (!pool) vstore(to + apart * (i * a->y_h + j * VW), value);
         }
