@@ -25,6 +25,20 @@ def algorithm():
     fc.set_conv_algorithm("winograd")
 
 
+@pytest.fixture(params=[6, 9])
+def side(request, monkeypatch):
+    """Of the tiles of inputs, where they are not of another by the convolution's stride or a pooling."""
+    sides = {2: (6,), 3: (6, 9), 5: (6, 9)}
+    assert sides == winograd.SIDES
+    monkeypatch.setattr(winograd, "SIDES", {**sides, 3: (request.param,), 5: (request.param,)})
+    return request.param
+
+
+def few_tiles(monkeypatch, most):
+    monkeypatch.setattr(winograd, "MOST_TILES", dict.fromkeys((6, 9), most))
+    monkeypatch.setattr(winograd, "FEWEST_TILES", 3)
+
+
 def error(value, want):
     return np.linalg.norm(value - want) / max(np.linalg.norm(want), 1e-30)
 
@@ -43,7 +57,21 @@ def kernels(p):
     return {step.kernel for step in p.steps}
 
 
-SIZES = [(1, 1), (2, 3), (3, 4), (4, 4), (4, 5), (5, 8), (7, 9), (8, 6), (12, 13)]
+SIZES = [
+    (1, 1),
+    (2, 3),
+    (3, 4),
+    (4, 4),
+    (4, 5),
+    (5, 8),
+    (7, 9),
+    (8, 6),
+    (12, 13),
+    (7, 14),
+    (13, 10),
+    (11, 15),
+    (23, 14),
+]
 CHANNELS = [(5, 1), (7, 9), (8, 8), (9, 17), (16, 33), (17, 16), (33, 24)]
 
 
@@ -57,8 +85,8 @@ def shapes_of(case, sizes, k, pads):
 
 def check_against_float64(shapes, pads, attrs, most, monkeypatch):
     """The program, whose results, at any number of threads, are right."""
-    monkeypatch.setattr(winograd, "MOST_TILES", most)
-    monkeypatch.setattr(winograd, "FEWEST_TILES", 3)
+    if most:
+        few_tiles(monkeypatch, most)
     rng = np.random.default_rng(shapes[0][2])
     arrays = [rng.standard_normal(s).astype(np.float32) for s in shapes]
     first = program(shapes, pads, 1, monkeypatch, attrs=attrs)
@@ -77,10 +105,10 @@ def check_against_float64(shapes, pads, attrs, most, monkeypatch):
     return first
 
 
-@pytest.mark.parametrize("most", [winograd.MOST_TILES, 5])  # with 5, most sizes are several blocks of tiles
+@pytest.mark.parametrize("most", [None, 5])  # with 5, most sizes are several blocks of tiles
 @pytest.mark.parametrize("r, pads", [(3, (1, 1, 1, 1)), (3, (0, 2, 2, 1)), (5, (2, 2, 2, 2)), (5, (4, 0, 1, 3))])
 @pytest.mark.parametrize("case", range(max(len(SIZES), len(CHANNELS))))
-def test_against_float64(case, r, pads, most, isa, monkeypatch):  # noqa: F811
+def test_against_float64(case, r, pads, most, side, isa, monkeypatch):  # noqa: F811
     shapes = shapes_of(case, SIZES, r, pads)
     assert kernels(check_against_float64(shapes, pads, ATTRS, most, monkeypatch)) >= KERNELS
 
@@ -98,7 +126,7 @@ STRIDED_KERNELS = [
 ]
 
 
-@pytest.mark.parametrize("most", [winograd.MOST_TILES, 5])
+@pytest.mark.parametrize("most", [None, 5])
 @pytest.mark.parametrize("k, pads", STRIDED_KERNELS)
 @pytest.mark.parametrize("case", range(max(len(STRIDED_SIZES), len(CHANNELS))))
 def test_strided_against_float64(case, k, pads, most, isa, monkeypatch):  # noqa: F811
@@ -138,7 +166,7 @@ def test_strided_gradients_are_added_and_masked_in_the_store(k, isa, monkeypatch
 
 
 @pytest.mark.parametrize("r", [3, 5])
-def test_activation_and_mask_are_fused(r, isa, monkeypatch):  # noqa: F811
+def test_activation_and_mask_are_fused(r, side, isa, monkeypatch):  # noqa: F811
     rng = np.random.default_rng(0)
     shapes, pads = [(2, 9, 7, 6), (17, 9, r, r), (17,)], (r // 2,) * 4
     arrays = [rng.standard_normal(s).astype(np.float32) for s in shapes]
@@ -160,8 +188,8 @@ def test_activation_and_mask_are_fused(r, isa, monkeypatch):  # noqa: F811
 def test_pooling_in_the_store_has_the_bits_of_a_pass_of_its_own(size, k, attrs, isa, monkeypatch):  # noqa: F811
     """Maxima, with their places where there are gradients, of whole numbers with many ties, and with NaN among them."""
     monkeypatch.setattr(passes, "choose_layout", lambda *_: "lanes_c")
-    monkeypatch.setattr(winograd, "MOST_TILES", 5)
-    monkeypatch.setattr(winograd, "FEWEST_TILES", 3)
+    few_tiles(monkeypatch, 5)
+    monkeypatch.setattr(winograd, "SIDES", dict.fromkeys((2, 3, 5), (6,)))  # with a pooling of its own it may be 9
     fuse_pooling, rng = passes.fuse_pooling, np.random.default_rng(size[0])
     inner = [attrs["stride"][0] * side for side in size]
     shapes = [(3, 9, *inner), (17, 9, k, k), (17,), (3, 17, *size)]
@@ -201,7 +229,7 @@ def test_pooling_is_fused_only_where_its_positions_stay_inside(monkeypatch):
     "r, attrs, size", [(3, ATTRS, (10, 9)), (5, ATTRS, (10, 9)), (3, STRIDED, (14, 12)), (4, STRIDED, (14, 12))]
 )
 @pytest.mark.parametrize("channels", [64, 256, 512])
-def test_the_error_stays_within_its_bound_at_many_channels(channels, r, attrs, size, monkeypatch):
+def test_the_error_stays_within_its_bound_at_many_channels(channels, r, attrs, size, side, monkeypatch):
     rng = np.random.default_rng(1)
     shapes, pads = [(1, channels, *size), (channels, channels, r, r)], ((r - 1) // 2,) * 4
     arrays = [rng.standard_normal(s).astype(np.float32) for s in shapes]
@@ -215,9 +243,19 @@ def test_the_error_stays_within_its_bound_at_many_channels(channels, r, attrs, s
 
 
 @pytest.mark.parametrize(
-    "r, rows, cols, points", [(3, 14, 7, 22 * 11), (3, 1, 4, 3 * 6), (3, 13, 2, 21 * 4), (5, 27, 5, 83 * 17)]
+    "side, r, rows, cols, points",
+    [
+        (6, 3, 14, 7, 22 * 11),
+        (6, 3, 1, 4, 3 * 6),
+        (6, 3, 13, 2, 21 * 4),
+        (6, 5, 27, 5, 83 * 17),
+        (9, 3, 14, 7, 18 * 9),
+        (9, 3, 1, 15, 3 * 21),
+        (9, 5, 27, 3, 51 * 7),
+    ],
 )
-def test_tiles_at_the_edges_have_fewer_points(r, rows, cols, points, monkeypatch):
+def test_tiles_at_the_edges_have_fewer_points(side, r, rows, cols, points, monkeypatch):
+    monkeypatch.setattr(winograd, "SIDES", {r: (side,)})
     pads = (r // 2,) * 4
     (step,) = [
         s
@@ -235,6 +273,15 @@ def test_auto_takes_what_is_less_work_and_direct_never_winograd(monkeypatch):
     assert not kernels(program(small, (1, 1, 1, 1), 1, monkeypatch)) & KERNELS
     assert not kernels(program([(2, 3, 28, 28), (64, 3, 3, 3)], (1, 1, 1, 1), 1, monkeypatch)) & KERNELS
     assert kernels(program([(2, 64, 27, 27), (192, 64, 5, 5)], (2, 2, 2, 2), 1, monkeypatch)) >= KERNELS
+    sides = {  # where tiles of 7x7 outputs fit, where most are cut, where the larger weights are more work, with 5x5
+        (3, 64, 28): 9,
+        (3, 64, 8): 6,
+        (3, 256, 7): 6,
+        (5, 64, 27): 9,
+    }
+    for (k, channels, size), side in sides.items():
+        p = program([(8, channels, size, size), (channels, channels, k, k)], (k // 2,) * 4, 1, monkeypatch)
+        assert {s.fields["side"] for s in p.steps if s.kernel in KERNELS} == {side}
     strided = program([(4, 64, 56, 56), (64, 64, 3, 3)], (1, 1, 1, 1), 1, monkeypatch, attrs=STRIDED)
     assert [step.kernel for step in strided.steps].count("winograd") == 2
     wide = program([(32, 512, 14, 14), (512, 512, 3, 3)], (1, 1, 1, 1), 1, monkeypatch, attrs=STRIDED)  # 150 MB of u
@@ -244,7 +291,7 @@ def test_auto_takes_what_is_less_work_and_direct_never_winograd(monkeypatch):
 
 
 @pytest.mark.parametrize("r", [3, 5])
-def test_a_residual_is_added_in_the_store(r, isa, monkeypatch):  # noqa: F811
+def test_a_residual_is_added_in_the_store(r, side, isa, monkeypatch):  # noqa: F811
     monkeypatch.setattr(passes, "choose_layout", lambda *_: "lanes_c")
     use_threads(monkeypatch, 2)
     rng = np.random.default_rng(2)

@@ -16,7 +16,7 @@ INLINE void wgrad_c_body(const int nb, const int m, const fc_wgrad_lanes_c_args 
 #pragma GCC unroll 14
     for (int p = 0; p < m; p++)
 #pragma GCC unroll 4
-        for (int v = 0; v < nb; v++) acc[p][v] = fresh ? (vec){0} : vload(dw + p * dw_step + v * VW);
+        for (int v = 0; v < nb; v++) acc[p][v] = (vec){0};
     for (int64_t row = 0; row < rows; row++, x += a->x_h, dy += a->y_h) {
         const float *xp = x, *dp = dy;
         for (int64_t ow = a->ow; ow > 0; ow--, xp += x_w, dp += y_w) {
@@ -32,6 +32,11 @@ INLINE void wgrad_c_body(const int nb, const int m, const fc_wgrad_lanes_c_args 
             }
         }
     }
+    if (!fresh) /* added only now: a sum of sums is nearer to the true one than a longer sum */
+#pragma GCC unroll 14
+        for (int p = 0; p < m; p++)
+#pragma GCC unroll 4
+            for (int v = 0; v < nb; v++) acc[p][v] += vload(dw + p * dw_step + v * VW);
 #pragma GCC unroll 14
     for (int p = 0; p < m; p++)
 #pragma GCC unroll 4

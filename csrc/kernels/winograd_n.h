@@ -9,36 +9,12 @@
 
 #include "tile_n.h"
 #include "transpose.h"
+#include "winograd_points.h"
 
 #define TILE_N_MOST (VREGS == 32 ? 25 : 12) /* accumulators of a tile at most */
-#define SIDE_MOST 9
-#define PAIRS_MOST 4
 #define WINOGRAD_N_PAIRS(side) (((side) - 1) / 2)
 
 /* ---- the maps in one dimension: side and taps (m or r) are literals ---- */
-
-/* The points are 0, pairs of +-at, and of even sides infinity, where a polynomial's value is its last coefficient: side 7 is
- * side 8 without that. Those of side 9 are the ones with the smallest error among quotients of small numbers: 5e-6 (and more than 1e-5 with infinity). */
-static const float winograd_n_at[2][PAIRS_MOST] = {{1.0f, 2.0f, 0.5f}, {0.5f, 0.75f, 1.5f, 4.0f}};
-/* The factors of the weights' map for 0 and each pair; of the outputs' it is 1. */
-static const float winograd_n_factors[3][1 + PAIRS_MOST] = {
-    {0.25f, -1.0f / 6, 1.0f / 24},
-    {-1.0f, -2.0f / 9, 1.0f / 90, 32.0f / 45},
-    {16.0f / 81, -64.0f / 315, 32768.0f / 300105, -64.0f / 13365, 8.0f / 855855}};
-/* Rows of the inputs' map: 0, the first of each pair (in the second, the odd columns change their sign), infinity. */
-static const float winograd_n_rows[3][1 + PAIRS_MOST][SIDE_MOST] = {
-    {{4, 0, -5, 0, 1, 0}, {0, -4, -4, 1, 1, 0}, {0, -2, -1, 2, 1, 0}, {0, 4, 0, -5, 0, 1}},
-    {{-1, 0, 5.25f, 0, -5.25f, 0, 1, 0},
-     {0, 1, 1, -4.25f, -4.25f, 1, 1, 0},
-     {0, 0.5f, 0.25f, -2.5f, -1.25f, 2, 1, 0},
-     {0, 2, 4, -2.5f, -5, 0.5f, 1, 0},
-     {0, -1, 0, 5.25f, 0, -5.25f, 0, 1}},
-    {{5.0625f, 0, -31.81640625f, 0, 50.96875f, 0, -19.0625f, 0, 1},
-     {0, -10.125f, -20.25f, 23.1328125f, 46.265625f, -9.40625f, -18.8125f, 0.5f, 1},
-     {0, -6.75f, -9, 30.421875f, 40.5625f, -13.875f, -18.5f, 0.75f, 1},
-     {0, -3.375f, -2.25f, 19.7109375f, 13.140625f, -25.21875f, -16.8125f, 1.5f, 1},
-     {0, -1.265625f, -0.31640625f, 7.875f, 1.96875f, -12.25f, -3.0625f, 4, 1}}};
-#define WINOGRAD_N_KIND(side) (((side) > 6) + ((side) > 8))
 
 /* The sum of row[j] * d[j] for j = first, first + 2, ...; what is 0 costs nothing. */
 INLINE vec winograd_n_dot(const int side, const int first, const float *row, const vec *d) {
@@ -56,7 +32,7 @@ INLINE vec winograd_n_dot(const int side, const int first, const float *row, con
 }
 
 INLINE void winograd_n_of_inputs(const int side, vec *p, const vec *d) {
-    const float(*rows)[SIDE_MOST] = winograd_n_rows[WINOGRAD_N_KIND(side)];
+    const float(*rows)[SIDE_MOST] = point_rows[POINTS_OF(side)];
     p[0] = winograd_n_dot(side, 0, rows[0], d);
 #pragma GCC unroll 4
     for (int i = 1; i <= WINOGRAD_N_PAIRS(side); i++) {
@@ -68,7 +44,7 @@ INLINE void winograd_n_of_inputs(const int side, vec *p, const vec *d) {
 }
 
 INLINE void winograd_n_inputs_of(const int side, vec *d, const vec *p) {
-    const float(*rows)[SIDE_MOST] = winograd_n_rows[WINOGRAD_N_KIND(side)];
+    const float(*rows)[SIDE_MOST] = point_rows[POINTS_OF(side)];
     vec sums[PAIRS_MOST], differences[PAIRS_MOST];
 #pragma GCC unroll 4
     for (int i = 1; i <= WINOGRAD_N_PAIRS(side); i++) sums[i - 1] = p[2 * i - 1] + p[2 * i], differences[i - 1] = p[2 * i - 1] - p[2 * i];
@@ -86,11 +62,11 @@ INLINE void winograd_n_inputs_of(const int side, vec *d, const vec *p) {
 
 /* Points of m outputs (scaled 0) or r weights (scaled 1), and the way from points back to them. */
 INLINE void winograd_n_of_taps(const int side, const int taps, const int scaled, vec *p, const vec *y) {
-    const float *factor = winograd_n_factors[WINOGRAD_N_KIND(side)];
+    const float *factor = point_factors[POINTS_OF(side)];
     p[0] = (scaled ? factor[0] : 1.0f) * y[0];
 #pragma GCC unroll 4
     for (int i = 1; i <= WINOGRAD_N_PAIRS(side); i++) {
-        const float at = winograd_n_at[(side) > 8][i - 1];
+        const float at = point_at[(side) > 8][i - 1];
         vec even = y[0], odd = at * y[1];
         float power = at * at;
 #pragma GCC unroll 9
@@ -108,7 +84,7 @@ INLINE void winograd_n_of_taps(const int side, const int taps, const int scaled,
 }
 
 INLINE void winograd_n_taps_of(const int side, const int taps, const int scaled, vec *y, const vec *p) {
-    const float *factor = winograd_n_factors[WINOGRAD_N_KIND(side)];
+    const float *factor = point_factors[POINTS_OF(side)];
     vec sums[PAIRS_MOST], differences[PAIRS_MOST];
 #pragma GCC unroll 4
     for (int i = 1; i <= WINOGRAD_N_PAIRS(side); i++) {
@@ -123,7 +99,7 @@ INLINE void winograd_n_taps_of(const int side, const int taps, const int scaled,
 #pragma GCC unroll 4
         for (int i = 1; i < WINOGRAD_N_PAIRS(side); i++) sum += powers[i] * pairs[i];
 #pragma GCC unroll 4
-        for (int i = 0; i < WINOGRAD_N_PAIRS(side); i++) powers[i] *= winograd_n_at[(side) > 8][i];
+        for (int i = 0; i < WINOGRAD_N_PAIRS(side); i++) powers[i] *= point_at[(side) > 8][i];
         if (k == 0) sum += (scaled ? factor[0] : 1.0f) * p[0];
         if (k == taps - 1 && side % 2 == 0) sum += p[side - 1];
         y[k] = sum;

@@ -121,8 +121,8 @@ def _forward_panels(b, g: Geometry, x, nv):
 
 def lower_forward(b, g, x, w, bias, add, y, act, pool=None):
     """pool: as winograd.lower's, which alone can do it."""
-    if winograd.pays(b.vw, g):
-        return winograd.lower(b, g, x, w, bias, add, None, y, act, pool)
+    if form := winograd.choose(b.vw, g, pool=pool is not None):
+        return winograd.lower(b, form, g, x, w, bias, add, None, y, act, pool)
     if conv_taps.fits_forward(g):
         return conv_taps.lower_forward(b, g, x, w, bias, add, y, act)
     skips = _skips(g, x)
@@ -156,8 +156,8 @@ def _data_panels(b, g: Geometry, dy, h_taps, w_taps, nv):
 
 
 def lower_data(b, g, dy, w, bias, add, mask, dx):
-    if winograd.pays(b.vw, g, data=True):
-        return winograd.lower(b, g, dy, w, bias, add, mask, dx, 0, data=True)
+    if form := winograd.choose(b.vw, g, data=True):
+        return winograd.lower(b, form, g, dy, w, bias, add, mask, dx, 0, data=True)
     if conv_taps.fits_data(g):
         return conv_taps.lower_data(b, g, dy, w, bias, add, mask, dx)
     if _skips(g, dx) and not bias:
@@ -188,8 +188,8 @@ def _lower_placed(b, g, dy, w, add, mask, dx):
 def lower_weight(b, g, x, dy, dw):
     if conv_taps.depthwise(g):
         return conv_taps.lower_weight(b, g, x, dy, dw)
-    if winograd.pays(b.vw, g, weight=True):
-        return winograd.lower_weight(b, g, x, dy, dw)
+    if form := winograd.choose(b.vw, g, weight=True):
+        return winograd.lower_weight(b, form, g, x, dy, dw)
     if _skips(g, x):
         reads, pixels = _side_by_side(b, g, g.n)
         _pick(b, g, x, pixels)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -12,22 +12,25 @@ from .. import config
 from .geometry import Geometry, planar
 from .panels import pack_bias
 
-SIDE, POINTS, PAIR_POINTS = 6, 36, 12
-# Measured on layers of 8 to 512 channels (Zen 3). Work beside the products, in multiply-adds: per tile and channel (of
-# input or output), and per weight of a phase, which is transformed and read, or, of a gradient, summed and transformed.
-CHANNEL_WORK, WEIGHT_WORK, GRADIENT_WORK = 300, 1000, 1300
+SIDES = {2: (6,), 3: (6, 9), 5: (6, 9)}  # of tiles of inputs, by taps a side
+# Measured on layers of 8 to 512 channels (Zen 3). Work beside the products, in multiply-adds: per point of a tile,
+# whole or cut at an edge, and channel (of input or output), by the tile's side; and per point of a weight of a phase,
+# which is transformed and read, or, of a gradient, summed and transformed.
+CHANNEL_WORK, WEIGHT_WORK, GRADIENT_WORK = {6: (8, 8), 9: (13, 36)}, 28, 36
 WEIGHT_BYTES = 64 << 20  # of a layer's transformed weights: more of them take more memory than they save time
-FEWEST_TILES, MOST_TILES = 24, 72  # that are worked on at a time
+FEWEST_TILES, MOST_TILES = 24, {6: 72, 9: 48}  # that are worked on at a time, by side
+SPREAD = 16  # floats between what the points have: of one alignment, their streams would share the sets of a cache
 SCRATCH_BYTES = 16 << 20  # of all threads: beyond it, fewer tiles
 
 
 @dataclass(frozen=True)
 class Form:
     """A convolution, or its data gradient, as convolutions of stride 1 from each phase of its input or to each phase of
-    its output: so many `taps` a side of so many `rows` and `cols` of outputs. phases[phase] is the place of its first
-    pixel; order[phase][tap] is the place among the `weights` of a filter, or their number where there is none. The
-    first window begins at pixel `origin`."""
+    its output, cut into tiles of `side` inputs a side: so many `taps` a side of so many `rows` and `cols` of outputs.
+    phases[phase] is the place of its first pixel; order[phase][tap] is the place among the `weights` of a filter, or
+    their number where there is none. The first window begins at pixel `origin`."""
 
+    side: int
     taps: int
     rows: int
     cols: int
@@ -38,17 +41,21 @@ class Form:
 
     @cached_property
     def reach(self) -> np.ndarray:
-        """[36][2], of each point: the phases, from first to last, between which weights do not vanish there."""
+        """[side^2][2], of each point: the phases, from first to last, between which weights do not vanish there."""
+        if len(self.order) == 1:
+            return np.tile(np.array([0, 1], np.int64), (self.side**2, 1))
         live = self.order.reshape(-1, self.taps, self.taps) < self.weights
         every = list(range(self.taps))
-        taps = [every[:1], every[-1:]] + [every] * (SIDE - 2)  # that count at the points 0, infinity and the others
+        taps = [every[:1], every[-1:]] + [every] * (self.side - 2)  # that count at the points 0, infinity and others
         found = [np.flatnonzero(live[:, rows][:, :, cols].any((1, 2))) for rows in taps for cols in taps]
         return np.array([(phases[0], phases[-1] + 1) for phases in found], np.int64)
 
 
 @lru_cache(1024)
-def form(g: Geometry, data: bool) -> Form:
+def form(g: Geometry, data: bool, side: int = 6) -> Form:
     """That of a convolution of equal strides, without dilation, or of its data gradient."""
+    if side != 6:
+        return replace(form(g, data), side=side)
     step, lines, origin = g.stride[0], [], []  # lines[axis][phase]: {place in the window: tap of the filter}
     for axis, kernel in ((0, g.kh), (1, g.kw)):
         if data:
@@ -72,7 +79,7 @@ def form(g: Geometry, data: bool) -> Form:
     ]  # fmt: skip
     rows, cols = (g.h // step, g.w // step) if data else (g.oh, g.ow)
     first_window, tables = (origin[0], origin[1]), (np.array(phases, np.int64), np.array(order, np.int64))
-    return Form(taps, rows, cols, first_window, g.kh * g.kw, *tables)
+    return Form(side, taps, rows, cols, first_window, g.kh * g.kw, *tables)
 
 
 def fits(g: Geometry, data: bool = False) -> bool:
@@ -98,8 +105,8 @@ def x_halo(g: Geometry) -> tuple[int, int, int, int]:
 def kinds_of(f: Form, n: int) -> list[tuple[int, int]]:
     """Of n images' outputs: how many whole tiles there are, and how many points such a tile has; then those of fewer
     outputs at the right edge, at the lower edge, in the corner."""
-    m = SIDE + 1 - f.taps
-    rows, cols = ([(size // m, SIDE), (int(size % m > 0), size % m + f.taps - 1)] for size in (f.rows, f.cols))
+    m = f.side + 1 - f.taps
+    rows, cols = ([(size // m, f.side), (int(size % m > 0), size % m + f.taps - 1)] for size in (f.rows, f.cols))
     return [(n * high * wide, i * j) for high, i in rows for wide, j in cols]
 
 
@@ -117,61 +124,69 @@ def products(f: Form, n: int) -> float:
     return points_of(kinds_of(f, n)) * float(np.diff(f.reach).mean())
 
 
-def pays(vw: int, g: Geometry, data: bool = False, weight: bool = False) -> bool:
-    """Whether it is used for a convolution, or for one of its gradients: fits and, unless it was asked for, is less
-    work than the direct kernel."""
+def _work(vw: int, f: Form, g: Geometry, weight: bool) -> float:
+    o, c, phases = -(-g.o // vw) * vw, -(-g.c // vw) * vw, len(f.order)
+    whole, *cut = kinds_of(f, g.n)
+    of_whole, of_cut = CHANNEL_WORK[f.side]
+    work = products(f, g.n) * o * c + (of_whole * points_of([whole]) + of_cut * points_of(cut)) * (o + phases * c)
+    return work + (GRADIENT_WORK if weight else WEIGHT_WORK) * f.side**2 * phases * o * c
+
+
+def choose(vw: int, g: Geometry, data: bool = False, weight: bool = False, pool: bool = False) -> Form | None:
+    """The form of least work of a convolution, or of one of its gradients; None where the direct kernel is less, unless
+    Winograd was asked for. pool: with a 2x2 maximum of the result in the same pass, which takes tiles of even sides."""
     if config.get_conv_algorithm() == "direct" or not fits(g, data):
-        return False
-    if config.get_conv_algorithm() == "winograd":
-        return True
-    f, o, c = form(g, data), -(-g.o // vw) * vw, -(-g.c // vw) * vw
-    phases, tiles = len(f.order), points_of(kinds_of(f, g.n)) / POINTS
-    work = products(f, g.n) * o * c + CHANNEL_WORK * tiles * (o + phases * c)
-    work += (GRADIENT_WORK if weight else WEIGHT_WORK) * phases * o * c
-    return 4 * POINTS * phases * o * c <= WEIGHT_BYTES and work < float(g.n * g.kh * g.kw) * f.rows * f.cols * o * c
+        return None
+    f, weights = form(g, data), -(-g.o // vw) * -(-g.c // vw) * vw**2
+    forms = [form(g, data, side) for side in SIDES[f.taps] if len(f.order) == 1 or side == 6]
+    forms = [f for f in forms if not pool or (f.side + 1 - f.taps) % 2 == 0]
+    work = {f.side: _work(vw, f, g, weight) for f in forms}
+    if config.get_conv_algorithm() == "auto":
+        direct = float(g.n * g.kh * g.kw) * f.rows * f.cols * weights
+        forms = [f for f in forms if 4 * f.side**2 * len(f.order) * weights <= WEIGHT_BYTES and work[f.side] < direct]
+    return min(forms, key=lambda f: work[f.side], default=None)
 
 
 def pools(vw: int, g: Geometry) -> bool:
-    """Whether it is used and can take 2x2 maxima of the result in the same pass: whole tiles are of even sides."""
-    return pays(vw, g) and form(g, False).taps % 2 == 1
+    """Whether it is used and can take 2x2 maxima of the result in the same pass."""
+    return choose(vw, g, pool=True) is not None
 
 
-def _blocks(b, total: int, floats: int) -> int:
+def _blocks(b, side: int, total: int, floats: int) -> int:
     """The fewest blocks in which to work on `total` tiles, each of which takes so many floats of a thread's scratch."""
-    return -(-total // max(FEWEST_TILES, min(MOST_TILES, SCRATCH_BYTES // (4 * floats * b.threads))))
+    return -(-total // max(FEWEST_TILES, min(MOST_TILES[side], SCRATCH_BYTES // (4 * floats * b.threads))))
 
 
-def _parts(b, total: int, floats: int, panels: int) -> int:
+def _parts(b, side: int, total: int, floats: int, panels: int) -> int:
     """Such blocks: if their tiles are not too few then, so many that threads get as many pairs of block and panel."""
-    blocks = _blocks(b, total, floats)
+    blocks = _blocks(b, side, total, floats)
     even = next(n for n in range(blocks, blocks + b.threads) if n * panels % b.threads == 0)
     return even if total >= even * FEWEST_TILES else blocks
 
 
-def lower(b, g: Geometry, x, w, bias, add, mask, y, act, pool=None, data=False):
+def lower(b, f: Form, g: Geometry, x, w, bias, add, mask, y, act, pool=None, data=False):
     """y = act(convolution of x + bias + add), masked; of the data gradient x is dy and y is dx. pool: None, or (taps,)
     of a 2x2 maximum in the same pass, taps the storage of their places in their windows or None."""
-    f = form(g, data)
-    phases = len(f.order)
+    phases, points = len(f.order), f.side**2
     x_phases, y_phases = (1, phases) if data else (phases, 1)
     lanes, red = (g.c, g.o) if data else (g.o, g.c)
     blocks, outs, nv = x.c, y.c, min(b.tile_nv, y.c)
     panels_of_phase = -(-outs // nv)
     panels, k, width = y_phases * panels_of_phase, x_phases * blocks * b.vw, nv * b.vw
-    u_p = panels * k * width + 16  # not a power of two: 36 streams of one alignment would share cache sets
-    u = b.scratch(POINTS * u_p)
+    u_p = panels * k * width + SPREAD
+    u = b.scratch(points * u_p)
     area = g.kh * g.kw
     s_lane, s_red = (area, g.c * area) if data else (g.c * area, area)
     b.emit(
-        "winograd_weights", 36.0 * panels * k * width, w=w.at(), u=u.at(), order=b.constant(f.order).at(),
+        "winograd_weights", float(points) * panels * k * width, w=w.at(), u=u.at(), order=b.constant(f.order).at(),
         npanels=panels, k=k, nv=nv, red=red, lanes=lanes, s_red=s_red, s_lane=s_lane, red_phases=x_phases,
-        lane_phases=y_phases, area=area, u_p=u_p, r=f.taps,
+        lane_phases=y_phases, area=area, u_p=u_p, side=f.side, r=f.taps,
     )  # fmt: skip
     packed_bias = pack_bias(b, bias, lanes, panels_of_phase, width) if bias else None
     kinds = kinds_of(f, g.n)
-    parts = _parts(b, largest(kinds, 1), POINTS * (k + panels * width), panels)
+    parts = _parts(b, f.side, largest(kinds, 1), points * (k + panels * width), panels)
     tiles = largest(kinds, parts)
-    size = POINTS * (k * tiles + 16 + panels * tiles * width + 16)
+    size = points * (k * tiles + 16 + panels * tiles * width + 16)
     scratch = b.scratch(size * b.threads)
     m = mask.strides("m") if mask else dict(m_n=0, m_c=0, m_h=0)
     r = add.strides("r") if add else dict(r_n=0, r_c=0, r_h=0)
@@ -179,8 +194,8 @@ def lower(b, g: Geometry, x, w, bias, add, mask, y, act, pool=None, data=False):
         "winograd", products(f, g.n) * blocks * outs * b.vw**2, x=_first_window(b, f, x), u=u.at(),
         bias=packed_bias.at() if bias else None, add=add.at() if add else None, mask=mask.at() if mask else None,
         y=y.at(), scratch=scratch.at(), runs=b.constant(np.arange(k // b.vw, dtype=np.int64) * tiles * b.vw).at(),
-        **_tables(b, f), n=g.n, oh=f.rows, ow=f.cols, r=f.taps, blocks=blocks, outs=outs, npanels=panels, nv=nv,
-        parts=parts, tiles=tiles, scratch_size=size, u_p=u_p, x_apart=1 if data else g.stride[0],
+        **_tables(b, f), n=g.n, oh=f.rows, ow=f.cols, side=f.side, r=f.taps, blocks=blocks, outs=outs,
+        npanels=panels, nv=nv, parts=parts, tiles=tiles, scratch_size=size, u_p=u_p, x_apart=1 if data else g.stride[0],
         y_apart=g.stride[0] if data else 1, **x.strides("x"), **y.strides("y"), **r, **m, act=act,
         pool=int(pool is not None), taps=pool[0].at() if pool and pool[0] else None,
     )  # fmt: skip
@@ -198,26 +213,28 @@ GRADIENT_BYTES = 8 << 20  # what the sums of all slots may take
 UNITS = 48  # of a slot, a pair of rows of points and a panel, into which a weight gradient is cut if it may
 
 
-def lower_weight(b, g: Geometry, x, dy, dw):
+def lower_weight(b, f: Form, g: Geometry, x, dy, dw):
     """dw from x and dy."""
-    f = form(g, False)
     phases, blocks, outs, nv = len(f.order), x.c, dy.c, min(b.tile_nv, dy.c)
     panels = -(-outs // nv)
     k, width = phases * blocks * b.vw, nv * b.vw
     kinds = kinds_of(f, g.n)
-    size = POINTS * panels * k * width
-    # A slot has at least one tile: of 72 some are of the same kind, which is shared evenly.
-    slots = max(1, min(-(-UNITS // (3 * panels)), GRADIENT_BYTES // (4 * size), largest(kinds, 1) // MOST_TILES))
+    u_p = panels * k * width + SPREAD
+    size = f.side**2 * u_p
+    # A slot has at least one tile: of so many some are of the same kind, which is shared evenly.
+    units, total = -(-f.side // 2) * panels, largest(kinds, 1)
+    slots = max(1, min(-(-UNITS // units), GRADIENT_BYTES // (4 * size), total // MOST_TILES[f.side]))
     u = b.scratch(slots * size)
-    per_tile, of_slot = PAIR_POINTS * (k + 16 + panels * width + 16), largest(kinds, slots)
-    tiles = -(-of_slot // _blocks(b, of_slot, per_tile))
+    per_tile, of_slot = 2 * f.side * (k + 16 + panels * width + 16), largest(kinds, slots)
+    tiles = -(-of_slot // _blocks(b, f.side, of_slot, per_tile))
     b.emit(
         "winograd_wgrad", products(f, g.n) * blocks * outs * b.vw**2, x=_first_window(b, f, x), dy=dy.at(), u=u.at(),
         scratch=b.scratch(tiles * per_tile * b.threads).at(), **_tables(b, f), n=g.n, oh=f.rows, ow=f.cols,
-        r=f.taps, blocks=blocks, outs=outs, npanels=panels, nv=nv, slots=slots, tiles=tiles,
-        scratch_size=tiles * per_tile, x_apart=g.stride[0], **x.strides("x"), **dy.strides("y"),
+        side=f.side, r=f.taps, blocks=blocks, outs=outs, npanels=panels, nv=nv, slots=slots, tiles=tiles,
+        scratch_size=tiles * per_tile, u_p=u_p, x_apart=g.stride[0], **x.strides("x"), **dy.strides("y"),
     )  # fmt: skip
     b.emit(
-        "winograd_unpack", 36.0 * slots * panels * k * width, u=u.at(), dw=dw.at(), order=b.constant(f.order).at(),
-        npanels=panels, k=k, nv=nv, red=g.c, lanes=g.o, slots=slots, phases=phases, area=g.kh * g.kw, r=f.taps,
+        "winograd_unpack", float(f.side**2) * slots * panels * k * width, u=u.at(), dw=dw.at(),
+        order=b.constant(f.order).at(), npanels=panels, k=k, nv=nv, red=g.c, lanes=g.o, slots=slots, phases=phases,
+        area=g.kh * g.kw, u_p=u_p, side=f.side, r=f.taps,
     )  # fmt: skip
