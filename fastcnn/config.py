@@ -92,7 +92,7 @@ def set_conv_algorithm(name: str) -> None:
     computed over several channels from now on.
 
     "direct": as the sum that defines them (normwise error about 1e-6). "winograd": by Winograd's algorithm on tiles of
-    2x2 to 6x6 outputs, a fifth to a half of the multiplications (normwise error up to 2e-5); a NaN or infinity in
+    2x2 to 7x7 outputs, an eighth to a half of the multiplications (normwise error up to 2e-5); a NaN or infinity in
     the input then reaches all of the outputs of its tiles, also those whose own windows it is not in. "auto": by
     whichever is less work.
     Other convolutions are always direct.

@@ -115,10 +115,11 @@ def test_training_step_and_evaluation_as_torchvision(name, torchvision):
     single = train(theirs, torch.float32)
     size_of = lambda v: float(np.linalg.norm(np.asarray(v, np.float64)))
     # Rounding that turns a single ReLU or maximum moves a gradient here by some percent, in PyTorch's float32 as in this one
-    # (forward errors are equal, 3e-5 at most); a wrong gradient is off by the whole change. Winograd's rounding is some
-    # three times the direct sum's per layer: noise of 3e-6 on each convolution of GoogLeNet in float64 moves some
-    # gradients of these batches by 5 to 12 percent, noise of 1e-7 by 2.
-    for algorithm, more, turned in (("direct", 1, 0.05), ("auto", 6, 0.15)):
+    # (forward errors are equal, 3e-5 at most); a wrong gradient is off by the whole change. Winograd's rounding is up to
+    # twenty times the direct sum's per layer: noise of 3e-6 on each convolution of GoogLeNet in float64 moves some
+    # gradients of these batches by 5 to 12 percent, noise of 1e-7 by 2; of 8e-6 on those of Inception that Winograd
+    # takes, its loss by 2e-3 (of 1e-7 by 2e-5).
+    for algorithm, more, turned in (("direct", 1, 0.05), ("auto", 20, 0.15)):
         fc.set_conv_algorithm(algorithm)
         ours.load_state_dict(state)
         ours.train()

@@ -117,6 +117,26 @@ FC_DEFINE(halo) {
     }
 }
 
+FC_DEFINE(pack_phases) {
+    const int64_t step = a->step, blocks = (step * step * a->c + VW - 1) / VW;
+    int64_t lo, hi;
+    share(a->n * blocks * a->rows, ith, nth, &lo, &hi);
+    for (int64_t at = lo; at < hi; at++) {
+        float *y = a->y + at * a->cols * VW;
+        for (int64_t lane = 0; lane < VW; lane++) {
+            const int64_t channel = at / a->rows % blocks * VW + lane, phase = channel / a->c;
+            const int64_t row = step * (at % a->rows) + phase / step - a->top, left = phase % step - a->left;
+            const int inside = phase < step * step && row >= 0 && row < a->h;
+            int64_t last = inside && a->w > left ? (a->w - left + step - 1) / step : 0, j = 0;
+            if (last > a->cols) last = a->cols;
+            for (; j < a->cols && (j >= last || step * j + left < 0); j++) y[j * VW + lane] = 0.0f;
+            const float *x = a->x + at / a->rows / blocks * a->x_n + channel % a->c * a->x_c + row * a->x_h + left;
+            for (; j < last; j++) y[j * VW + lane] = x[step * j];
+            for (; j < a->cols; j++) y[j * VW + lane] = 0.0f;
+        }
+    }
+}
+
 FC_DEFINE(pick_pixels) {
     int64_t lo, hi;
     share(a->n * a->c * a->h, ith, nth, &lo, &hi);

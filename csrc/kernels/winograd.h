@@ -1,9 +1,9 @@
-/* The transforms of winograd.inc.c and winograd_weights.inc.c: Winograd's F(m x m, r x r) on tiles of side x side inputs, m = side + 1 -
- * r outputs a side (Lavin and Gray, 2015): side 6 for r = 2, 3 and 5 taps, side 9 for 3 and 5. Points of a dimension are in pairs
- * that share their sums: 0 and infinity, 1 and -1, 2 and -2 of side 6; those of winograd_n.h's side 9, 0 the last. What has `taps`
- * values a side, weights or outputs or their gradients, is a polynomial of so many coefficients. Transforms go by pairs of rows,
- * whose values stay in registers; they are functions of their own because GCC, where it sees several of them, shares their loads and
- * spills them all. */
+/* The transforms of winograd.inc.c and winograd_weights.inc.c: Winograd's F(m x m, r x r) on tiles of side x side inputs,
+ * m = side + 1 - r outputs a side (Lavin and Gray, 2015): side 6 for r = 2, 3 and 5 taps, side 9 for 3, 4 and 5. Points of a
+ * dimension (winograd_points.h) are in pairs that share their sums: of side 6 0 and infinity, 1 and -1, 2 and -2; of side
+ * 9 those of +-at, and 0 alone. What has `taps` values a side, weights or outputs or their gradients, is a polynomial of
+ * so many coefficients. Transforms go by pairs of rows, whose values stay in registers; they are functions of their own
+ * because GCC, where it sees several of them, shares their loads and spills them all. */
 #ifndef FASTCNN_KERNELS_WINOGRAD_H
 #define FASTCNN_KERNELS_WINOGRAD_H
 
@@ -11,7 +11,7 @@
 #include "winograd_points.h"
 
 #define TAPS_MOST 7     /* of weights, outputs and their gradients, a side of a tile */
-#define MOST_WEIGHTS 36 /* of a filter: 6x6, stride 2 */
+#define MOST_WEIGHTS 400 /* of a filter and what counts as its phases */
 #define NOINLINE static __attribute__((noinline))
 
 /* BODY(side, r) for the tiles at hand, both literals. */
@@ -21,6 +21,7 @@
         if ((side) == 6 && (r) == 3) BODY(6, 3); \
         if ((side) == 6 && (r) == 5) BODY(6, 5); \
         if ((side) == 9 && (r) == 3) BODY(9, 3); \
+        if ((side) == 9 && (r) == 4) BODY(9, 4); \
         if ((side) == 9 && (r) == 5) BODY(9, 5); \
     } while (0)
 
@@ -238,6 +239,7 @@ WINOGRAD_TILE_DY(6, 2)
 WINOGRAD_TILE_DY(6, 3)
 WINOGRAD_TILE_DY(6, 5)
 WINOGRAD_TILE_DY(9, 3)
+WINOGRAD_TILE_DY(9, 4)
 WINOGRAD_TILE_DY(9, 5)
 
 #define WINOGRAD_CUT_DY(side)                                                                                         \

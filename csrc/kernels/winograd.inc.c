@@ -1,8 +1,9 @@
-/* Convolution by Winograd's algorithm, channels in the lanes: tiles of side x side inputs become as many points (winograd.h), the
- * points of many tiles are multiplied with the weights' as so many matrices, and tiles of m x m outputs come back: F(5x5, 2x2),
- * F(4x4, 3x3) and F(2x2, 5x5) of side 6, F(7x7, 3x3) and F(5x5, 5x5) of side 9. A convolution of stride 2 is the sum of four of stride 1, each of one phase of its input - every second
- * pixel of every second row - with every second tap; its data gradient has the four phases of dx as outputs.
- * conv_lanes_c.inc.c has the register tile of the product. */
+/* Convolution by Winograd's algorithm, channels in the lanes: tiles of side x side inputs become as many points
+ * (winograd.h), the points of many tiles are multiplied with the weights' as so many matrices, and tiles of m x m outputs
+ * come back: F(5x5, 2x2), F(4x4, 3x3) and F(2x2, 5x5) of side 6, F(7x7, 3x3), F(6x6, 4x4) and F(5x5, 5x5) of side 9. A convolution of
+ * stride 2 is the sum of four of stride 1, each of one phase of its input - every second pixel of every second row - with
+ * every second tap; its data gradient has the four phases of dx as outputs. conv_lanes_c.inc.c has the register tile of
+ * the product. */
 #include "winograd.h"
 
 /* A part of the tiles of all images, which are of four kinds: cut at the right edge, whole, cut at the lower edge, cut at both.
@@ -198,6 +199,7 @@ WINOGRAD_TILE_OUT(out_3, 6, 3, 4, 4, 1, 0)
 WINOGRAD_TILE_OUT(out_5, 6, 5, 2, 2, 1, 0)
 WINOGRAD_TILE_OUT(out_cut, 6, (int)a->r, (int)at->rows, (int)at->cols, 1, 0)
 WINOGRAD_TILE_OUT(wide_3, 9, 3, 7, 7, 1, 0)
+WINOGRAD_TILE_OUT(wide_4, 9, 4, 6, 6, 1, 0)
 WINOGRAD_TILE_OUT(wide_5, 9, 5, 5, 5, 1, 0)
 WINOGRAD_TILE_OUT(wide_cut, 9, (int)a->r, (int)at->rows, (int)at->cols, 1, 0)
 WINOGRAD_TILE_OUT(apart_2, 6, 2, 5, 5, 2, 0)
@@ -216,7 +218,7 @@ enum {
 }; /* what becomes of outputs, of side 9 or 6; by r whole tiles, [0] cut ones */
 static const winograd_tile_out winograd_tile_outs[STORES][6] = {
     [STORED] = {[0] = winograd_out_cut, [2] = winograd_out_2, [3] = winograd_out_3, [5] = winograd_out_5},
-    [WIDE] = {[0] = winograd_wide_cut, [3] = winograd_wide_3, [5] = winograd_wide_5},
+    [WIDE] = {[0] = winograd_wide_cut, [3] = winograd_wide_3, [4] = winograd_wide_4, [5] = winograd_wide_5},
     [APART] = {[0] = winograd_apart_cut, [2] = winograd_apart_2, [3] = winograd_apart_3},
     [POOLED] = {[0] = winograd_pooled_cut, [3] = winograd_pooled_3, [5] = winograd_pooled_5},
 };

@@ -127,7 +127,7 @@ FC_DEFINE(winograd_unpack) {
         for (int64_t b = 0; b < a->nv; b++) {
             int64_t lane = panel * width + b * VW, lanes = a->lanes - lane, offset[VW];
             if (lanes <= 0) break;
-            float taps[MOST_WEIGHTS * VW], w[(MOST_WEIGHTS + 1) * VW];
+            float taps[25 * VW], w[(MOST_WEIGHTS + 1) * VW];
             for (int64_t phase = 0; phase < a->phases; phase++) {
                 const float *u = a->u + (panel * a->k + phase * (a->k / a->phases) + red) * width + b * VW;
 #define BODY(side, r) winograd_tile_taps(side, r, u, a->u_p, a->slots, 4 * width, taps)

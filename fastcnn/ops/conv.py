@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from ..graph.lower import LANES_C, LANES_N, PLAIN
+from .. import _core
+from ..graph.lower import LANES_C, LANES_N, NO_HALO, PLAIN
 from ..graph.trace import add_node
-from . import conv_lanes_c, conv_lanes_n, winograd, winograd_n
+from . import conv_lanes_c, conv_lanes_n, winograd, winograd_n, winograd_planar
 from .base import OPS, Op, check_float, check_rank
 from .geometry import frame, geometry, planar
 
@@ -20,8 +21,10 @@ def _frame(layout, g, halo, planar=False, direct=False):
     return {0: frame(layout, planar, halo)}
 
 
-def _x_halo(layout, g):
-    return winograd.x_halo(g) if layout == LANES_C else g.x_halo()
+def _x_halo(layout, g, weight=False):
+    if layout == LANES_C:
+        return NO_HALO if winograd_planar.choose(_core.isa()["vw"], g, weight) else winograd.x_halo(g)
+    return g.x_halo()
 
 
 class Conv2d(Op):
@@ -177,7 +180,7 @@ class Conv2dWeight(Op):
 
     def halo(self, node, layout):
         g = geometry(node.inputs[0].shape, node.attrs["shape"], node.attrs)
-        return _frame(layout, g, _x_halo(layout, g), planar(g))
+        return _frame(layout, g, _x_halo(layout, g, weight=True), planar(g))
 
     def lower(self, node, b):
         g = geometry(node.inputs[0].shape, node.attrs["shape"], node.attrs)

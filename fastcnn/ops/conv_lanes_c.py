@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..graph.lower import LANES_C, Ref, Storage
-from . import conv_taps, winograd
+from . import conv_taps, winograd, winograd_planar
 from .geometry import Geometry, gradient_slots, window_origin
 from .panels import Panels, beside, choose_nv, each_phase, make_panels, pack, pack_bias, part_images, parts, unpack
 
@@ -121,6 +121,8 @@ def _forward_panels(b, g: Geometry, x, nv):
 
 def lower_forward(b, g, x, w, bias, add, y, act, pool=None):
     """pool: as winograd.lower's, which alone can do it."""
+    if form := winograd_planar.choose(b.vw, g):
+        return winograd_planar.lower(b, form, g, x, w, bias, add, y, act)
     if form := winograd.choose(b.vw, g, pool=pool is not None):
         return winograd.lower(b, form, g, x, w, bias, add, None, y, act, pool)
     if conv_taps.fits_forward(g):
@@ -188,6 +190,8 @@ def _lower_placed(b, g, dy, w, add, mask, dx):
 def lower_weight(b, g, x, dy, dw):
     if conv_taps.depthwise(g):
         return conv_taps.lower_weight(b, g, x, dy, dw)
+    if form := winograd_planar.choose(b.vw, g, weight=True):
+        return winograd_planar.lower_weight(b, form, g, x, dy, dw)
     if form := winograd.choose(b.vw, g, weight=True):
         return winograd.lower_weight(b, form, g, x, dy, dw)
     if _skips(g, x):

@@ -28,7 +28,8 @@ class Form:
     """A convolution, or its data gradient, as convolutions of stride 1 from each phase of its input or to each phase of
     its output, cut into tiles of `side` inputs a side: so many `taps` a side of so many `rows` and `cols` of outputs.
     phases[phase] is the place of its first pixel; order[phase][tap] is the place among the `weights` of a filter, or
-    their number where there is none. The first window begins at pixel `origin`."""
+    their number where there is none (winograd_planar.py has one phase, but as many orders as channels). The first
+    window begins at pixel `origin`."""
 
     side: int
     taps: int
@@ -42,7 +43,7 @@ class Form:
     @cached_property
     def reach(self) -> np.ndarray:
         """[side^2][2], of each point: the phases, from first to last, between which weights do not vanish there."""
-        if len(self.order) == 1:
+        if len(self.phases) == 1:
             return np.tile(np.array([0, 1], np.int64), (self.side**2, 1))
         live = self.order.reshape(-1, self.taps, self.taps) < self.weights
         every = list(range(self.taps))
@@ -124,12 +125,15 @@ def products(f: Form, n: int) -> float:
     return points_of(kinds_of(f, n)) * float(np.diff(f.reach).mean())
 
 
-def _work(vw: int, f: Form, g: Geometry, weight: bool) -> float:
-    o, c, phases = -(-g.o // vw) * vw, -(-g.c // vw) * vw, len(f.order)
+def work(vw: int, f: Form, g: Geometry, weight: bool) -> float:
+    """Multiply-adds of a convolution or a gradient, and as many as what is beside them takes the time of."""
+    o, c, phases = -(-g.o // vw) * vw, -(-g.c // vw) * vw, len(f.phases)
     whole, *cut = kinds_of(f, g.n)
     of_whole, of_cut = CHANNEL_WORK[f.side]
-    work = products(f, g.n) * o * c + (of_whole * points_of([whole]) + of_cut * points_of(cut)) * (o + phases * c)
-    return work + (GRADIENT_WORK if weight else WEIGHT_WORK) * f.side**2 * phases * o * c
+    transforms = (of_whole * points_of([whole]) + of_cut * points_of(cut)) * (o + phases * c)
+    return (
+        products(f, g.n) * o * c + transforms + (GRADIENT_WORK if weight else WEIGHT_WORK) * f.side**2 * phases * o * c
+    )
 
 
 def choose(vw: int, g: Geometry, data: bool = False, weight: bool = False, pool: bool = False) -> Form | None:
@@ -138,13 +142,14 @@ def choose(vw: int, g: Geometry, data: bool = False, weight: bool = False, pool:
     if config.get_conv_algorithm() == "direct" or not fits(g, data):
         return None
     f, weights = form(g, data), -(-g.o // vw) * -(-g.c // vw) * vw**2
-    forms = [form(g, data, side) for side in SIDES[f.taps] if len(f.order) == 1 or side == 6]
+    forms = [form(g, data, side) for side in SIDES[f.taps] if len(f.phases) == 1 or side == 6]
     forms = [f for f in forms if not pool or (f.side + 1 - f.taps) % 2 == 0]
-    work = {f.side: _work(vw, f, g, weight) for f in forms}
+    works = {f.side: work(vw, f, g, weight) for f in forms}
     if config.get_conv_algorithm() == "auto":
         direct = float(g.n * g.kh * g.kw) * f.rows * f.cols * weights
-        forms = [f for f in forms if 4 * f.side**2 * len(f.order) * weights <= WEIGHT_BYTES and work[f.side] < direct]
-    return min(forms, key=lambda f: work[f.side], default=None)
+        limit = WEIGHT_BYTES // (4 * len(f.phases) * weights)
+        forms = [f for f in forms if f.side**2 <= limit and works[f.side] < direct]
+    return min(forms, key=lambda f: works[f.side], default=None)
 
 
 def pools(vw: int, g: Geometry) -> bool:
@@ -167,7 +172,7 @@ def _parts(b, side: int, total: int, floats: int, panels: int) -> int:
 def lower(b, f: Form, g: Geometry, x, w, bias, add, mask, y, act, pool=None, data=False):
     """y = act(convolution of x + bias + add), masked; of the data gradient x is dy and y is dx. pool: None, or (taps,)
     of a 2x2 maximum in the same pass, taps the storage of their places in their windows or None."""
-    phases, points = len(f.order), f.side**2
+    phases, points = len(f.phases), f.side**2
     x_phases, y_phases = (1, phases) if data else (phases, 1)
     lanes, red = (g.c, g.o) if data else (g.o, g.c)
     blocks, outs, nv = x.c, y.c, min(b.tile_nv, y.c)
@@ -175,12 +180,12 @@ def lower(b, f: Form, g: Geometry, x, w, bias, add, mask, y, act, pool=None, dat
     panels, k, width = y_phases * panels_of_phase, x_phases * blocks * b.vw, nv * b.vw
     u_p = panels * k * width + SPREAD
     u = b.scratch(points * u_p)
-    area = g.kh * g.kw
-    s_lane, s_red = (area, g.c * area) if data else (g.c * area, area)
+    orders = (1, len(f.order)) if data else (len(f.order), 1)
+    s_lane, s_red = (f.weights, g.c * f.weights) if data else (g.c * f.weights, f.weights)
     b.emit(
         "winograd_weights", float(points) * panels * k * width, w=w.at(), u=u.at(), order=b.constant(f.order).at(),
-        npanels=panels, k=k, nv=nv, red=red, lanes=lanes, s_red=s_red, s_lane=s_lane, red_phases=x_phases,
-        lane_phases=y_phases, area=area, u_p=u_p, side=f.side, r=f.taps,
+        npanels=panels, k=k, nv=nv, red=red, lanes=lanes, s_red=s_red, s_lane=s_lane, red_phases=orders[0],
+        lane_phases=orders[1], area=f.weights, u_p=u_p, side=f.side, r=f.taps,
     )  # fmt: skip
     packed_bias = pack_bias(b, bias, lanes, panels_of_phase, width) if bias else None
     kinds = kinds_of(f, g.n)
@@ -215,7 +220,7 @@ UNITS = 48  # of a slot, a pair of rows of points and a panel, into which a weig
 
 def lower_weight(b, f: Form, g: Geometry, x, dy, dw):
     """dw from x and dy."""
-    phases, blocks, outs, nv = len(f.order), x.c, dy.c, min(b.tile_nv, dy.c)
+    phases, blocks, outs, nv = len(f.phases), x.c, dy.c, min(b.tile_nv, dy.c)
     panels = -(-outs // nv)
     k, width = phases * blocks * b.vw, nv * b.vw
     kinds = kinds_of(f, g.n)
@@ -235,6 +240,6 @@ def lower_weight(b, f: Form, g: Geometry, x, dy, dw):
     )  # fmt: skip
     b.emit(
         "winograd_unpack", float(f.side**2) * slots * panels * k * width, u=u.at(), dw=dw.at(),
-        order=b.constant(f.order).at(), npanels=panels, k=k, nv=nv, red=g.c, lanes=g.o, slots=slots, phases=phases,
-        area=g.kh * g.kw, u_p=u_p, side=f.side, r=f.taps,
+        order=b.constant(f.order).at(), npanels=panels, k=k, nv=nv, red=g.c, lanes=g.o, slots=slots,
+        phases=len(f.order), area=f.weights, u_p=u_p, side=f.side, r=f.taps,
     )  # fmt: skip
