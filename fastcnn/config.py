@@ -88,8 +88,8 @@ def get_conv_algorithm() -> str:
 
 
 def set_conv_algorithm(name: str) -> None:
-    """How 3x3 and 5x5 convolutions of stride 1 and, where channels are the lanes, 3x3 to 6x6 ones of stride 2 are
-    computed over several channels from now on.
+    """How 3x3 and 5x5 convolutions of stride 1 and, where channels are the lanes, 3x3 to 6x6 ones of stride 2 and first
+    layers (up to 4 channels) of stride 2 and more are computed from now on.
 
     "direct": as the sum that defines them (normwise error about 1e-6). "winograd": by Winograd's algorithm on tiles of
     2x2 to 7x7 outputs, an eighth to a half of the multiplications (normwise error up to 2e-5); a NaN or infinity in
