@@ -72,7 +72,7 @@ SIZES = [
     (11, 15),
     (23, 14),
 ]
-CHANNELS = [(5, 1), (7, 9), (8, 8), (9, 17), (16, 33), (17, 16), (33, 24)]
+CHANNELS = [(5, 1), (7, 9), (8, 8), (9, 17), (16, 33), (17, 16), (33, 24), (150, 9)]
 
 
 def shapes_of(case, sizes, k, pads):
@@ -111,6 +111,13 @@ def check_against_float64(shapes, pads, attrs, most, monkeypatch):
 def test_against_float64(case, r, pads, most, side, isa, monkeypatch):  # noqa: F811
     shapes = shapes_of(case, SIZES, r, pads)
     assert kernels(check_against_float64(shapes, pads, ATTRS, most, monkeypatch)) >= KERNELS
+
+
+def test_a_small_scratch_changes_no_bits(side, monkeypatch):
+    """Its share of a thread is smaller where there are more of them; sums are cut as before."""
+    few_tiles(monkeypatch, 48)
+    monkeypatch.setattr(winograd, "SCRATCH_BYTES", 1 << 18)
+    check_against_float64([(3, 33, 23, 34), (17, 33, 3, 3), (17,)], (1, 1, 1, 1), ATTRS, None, monkeypatch)
 
 
 STRIDED_SIZES = [(2, 4), (3, 5), (4, 9), (8, 10), (10, 2), (12, 20), (11, 20), (22, 13), (24, 22)]
@@ -226,10 +233,19 @@ def test_pooling_is_fused_only_where_its_positions_stay_inside(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "r, attrs, size", [(3, ATTRS, (10, 9)), (5, ATTRS, (10, 9)), (3, STRIDED, (14, 12)), (4, STRIDED, (14, 12))]
+    "side, r, attrs, size",
+    [
+        (6, 3, ATTRS, (10, 9)),
+        (6, 5, ATTRS, (10, 9)),
+        (9, 3, ATTRS, (14, 9)),
+        (9, 5, ATTRS, (10, 9)),
+        (6, 3, STRIDED, (14, 12)),
+        (6, 4, STRIDED, (14, 12)),
+    ],
 )
 @pytest.mark.parametrize("channels", [64, 256, 512])
-def test_the_error_stays_within_its_bound_at_many_channels(channels, r, attrs, size, side, monkeypatch):
+def test_the_error_stays_within_its_bound_at_many_channels(channels, side, r, attrs, size, monkeypatch):
+    monkeypatch.setattr(winograd, "SIDES", dict.fromkeys((2, 3, 5), (side,)))
     rng = np.random.default_rng(1)
     shapes, pads = [(1, channels, *size), (channels, channels, r, r)], ((r - 1) // 2,) * 4
     arrays = [rng.standard_normal(s).astype(np.float32) for s in shapes]

@@ -80,6 +80,21 @@ def test_auto_takes_what_is_less_work(monkeypatch):
     assert "pack_phases" not in kernels(p)
 
 
+@pytest.mark.parametrize("taken", [False, True])
+def test_one_of_the_two_passes_may_be_direct(taken, monkeypatch):
+    """And then reads a frame, which the other does not need."""
+    choose = winograd_planar.choose
+
+    def choose_one(vw, g, weight=False):
+        return choose(vw, g, weight) if weight == taken else None
+
+    monkeypatch.setattr(winograd_planar, "choose", choose_one)
+    attrs = dict(stride=(2, 2), dilation=(1, 1), groups=1)
+    p = check_against_float64([(2, 3, 21, 18), (17, 3, 7, 7), (17,)], (3, 3, 3, 3), attrs, None, monkeypatch)
+    assert [step.kernel for step in p.steps].count("pack_phases") == 1
+    assert ("wgrad_lanes_c" in kernels(p)) != taken
+
+
 def test_activation_is_fused_and_a_relu_before_is_not_lost(isa, monkeypatch):  # noqa: F811
     rng = np.random.default_rng(0)
     shapes, pads, attrs = (

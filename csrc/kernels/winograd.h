@@ -38,7 +38,7 @@ INLINE int64_t winograd_pair_points(int64_t side, int pair) { return (side - 2 *
 /* A pair of points of one dimension of the input's transform; of side 9 for whole tiles alone. */
 INLINE void winograd_input(const int side, int pair, int n, vec *t, const vec *d) {
     if (side == 9) {
-        const float *row = point_rows[POINTS_OF(9)][(pair + 1) % 5];
+        const float *row = point_rows[POINTS_OF(9)][(pair + 1) % 5]; /* there 0 is the first, not the last */
         vec even = row[2] * d[2] + row[4] * d[4] + row[6] * d[6] + d[8];
         if (pair == 4) {
             t[0] = even + row[0] * d[0];

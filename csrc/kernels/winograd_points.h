@@ -6,8 +6,8 @@
 #define PAIRS_MOST 4
 
 /* The points are 0, pairs of +-at, and of even sides infinity, where a polynomial's value is its last coefficient: side 7 is
- * side 8 without that. Those of side 9 have the smallest error of 3876 sets of quotients of small numbers, for 3 taps and 5, and of
- * their orders this one where the first of them are points of their own, as in tiles at an edge (winograd.h). */
+ * side 8 without that. Those of side 9 have the smallest error of 3876 sets of quotients of small numbers, for 3 taps and 5, in
+ * an order in which the first few alone, which tiles at an edge have (winograd.h), have a small error too. */
 static const float point_at[2][PAIRS_MOST] = {{1.0f, 2.0f, 0.5f}, {0.875f, 4.0f, 0.5f, 1.5f}};
 /* The factors of the weights' map for 0 and each pair; of the outputs' it is 1. */
 static const float point_factors[3][1 + PAIRS_MOST] = {

@@ -141,13 +141,13 @@ def choose(vw: int, g: Geometry, data: bool = False, weight: bool = False, pool:
     Winograd was asked for. pool: with a 2x2 maximum of the result in the same pass, which takes tiles of even sides."""
     if config.get_conv_algorithm() == "direct" or not fits(g, data):
         return None
-    f, weights = form(g, data), -(-g.o // vw) * -(-g.c // vw) * vw**2
-    forms = [form(g, data, side) for side in SIDES[f.taps] if len(f.phases) == 1 or side == 6]
+    small, weights = form(g, data), -(-g.o // vw) * -(-g.c // vw) * vw**2
+    forms = [form(g, data, side) for side in SIDES[small.taps] if len(small.phases) == 1 or side == 6]
     forms = [f for f in forms if not pool or (f.side + 1 - f.taps) % 2 == 0]
     works = {f.side: work(vw, f, g, weight) for f in forms}
     if config.get_conv_algorithm() == "auto":
-        direct = float(g.n * g.kh * g.kw) * f.rows * f.cols * weights
-        limit = WEIGHT_BYTES // (4 * len(f.phases) * weights)
+        direct = float(g.n * g.kh * g.kw) * small.rows * small.cols * weights
+        limit = WEIGHT_BYTES // (4 * len(small.phases) * weights)
         forms = [f for f in forms if f.side**2 <= limit and works[f.side] < direct]
     return min(forms, key=lambda f: works[f.side], default=None)
 
@@ -157,14 +157,14 @@ def pools(vw: int, g: Geometry) -> bool:
     return choose(vw, g, pool=True) is not None
 
 
-def _blocks(b, side: int, total: int, floats: int) -> int:
-    """The fewest blocks in which to work on `total` tiles, each of which takes so many floats of a thread's scratch."""
-    return -(-total // max(FEWEST_TILES, min(MOST_TILES[side], SCRATCH_BYTES // (4 * floats * b.threads))))
+def _blocks(side: int, total: int, floats: int) -> int:
+    """The fewest blocks in which to work on `total` tiles, each of which takes so many floats of all threads."""
+    return -(-total // max(FEWEST_TILES, min(MOST_TILES[side], SCRATCH_BYTES // (4 * floats))))
 
 
 def _parts(b, side: int, total: int, floats: int, panels: int) -> int:
     """Such blocks: if their tiles are not too few then, so many that threads get as many pairs of block and panel."""
-    blocks = _blocks(b, side, total, floats)
+    blocks = _blocks(side, total, floats * b.threads)
     even = next(n for n in range(blocks, blocks + b.threads) if n * panels % b.threads == 0)
     return even if total >= even * FEWEST_TILES else blocks
 
@@ -226,12 +226,12 @@ def lower_weight(b, f: Form, g: Geometry, x, dy, dw):
     kinds = kinds_of(f, g.n)
     u_p = panels * k * width + SPREAD
     size = f.side**2 * u_p
-    # A slot has at least one tile: of so many some are of the same kind, which is shared evenly.
+    # A slot has at least one tile: of so many, 4 and more, some are of the same kind, which is shared evenly.
     units, total = -(-f.side // 2) * panels, largest(kinds, 1)
     slots = max(1, min(-(-UNITS // units), GRADIENT_BYTES // (4 * size), total // MOST_TILES[f.side]))
     u = b.scratch(slots * size)
     per_tile, of_slot = 2 * f.side * (k + 16 + panels * width + 16), largest(kinds, slots)
-    tiles = -(-of_slot // _blocks(b, f.side, of_slot, per_tile))
+    tiles = -(-of_slot // _blocks(f.side, of_slot, 2 * per_tile))  # by the shape alone: it is where the sums are cut
     b.emit(
         "winograd_wgrad", products(f, g.n) * blocks * outs * b.vw**2, x=_first_window(b, f, x), dy=dy.at(), u=u.at(),
         scratch=b.scratch(tiles * per_tile * b.threads).at(), **_tables(b, f), n=g.n, oh=f.rows, ow=f.cols,

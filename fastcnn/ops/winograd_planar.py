@@ -13,7 +13,7 @@ from ..graph.lower import LANES_C, Storage
 from . import winograd
 from .geometry import Geometry, planar
 
-MOST_WEIGHTS = 400  # of a filter: as the kernels have room for
+MOST_WEIGHTS = 400  # of a filter: as in csrc/kernels/winograd.h
 
 
 def _taps(g: Geometry) -> int:
