@@ -172,22 +172,27 @@ def test_strided_gradients_are_added_and_masked_in_the_store(k, isa, monkeypatch
             assert error(value, want) < GRADIENT
 
 
-@pytest.mark.parametrize("r", [3, 5])
-def test_activation_and_mask_are_fused(r, side, isa, monkeypatch):  # noqa: F811
+def check_between_relus(shapes, pads, attrs, monkeypatch):
+    """The program of a ReLU, the convolution and a ReLU, whose results are right."""
     rng = np.random.default_rng(0)
-    shapes, pads = [(2, 9, 7, 6), (17, 9, r, r), (17,)], (r // 2,) * 4
     arrays = [rng.standard_normal(s).astype(np.float32) for s in shapes]
-    fused = program(shapes, pads, 2, monkeypatch, relu=True)
-    assert [step.kernel for step in fused.steps].count("map_bwd") == 1  # of the outer ReLU; the inner is a mask
+    fused = program(shapes, pads, 2, monkeypatch, relu=True, attrs=attrs)
     x, w, b = (a.astype(np.float64) for a in arrays)
-    y = ref.conv2d(np.maximum(x, 0), w, b, pads=pads, **ATTRS)
+    y = ref.conv2d(np.maximum(x, 0), w, b, pads=pads, **attrs)
     dy = rng.standard_normal(y.shape).astype(np.float32)
     got = run(fused, arrays, dy)
     d = np.where(y > 0, dy.astype(np.float64), 0)
-    dx, dw = ref.conv2d_grads(np.maximum(x, 0), w, d, pads=pads, **ATTRS)
+    dx, dw = ref.conv2d_grads(np.maximum(x, 0), w, d, pads=pads, **attrs)
     assert error(got[0], np.maximum(y, 0)) < FORWARD
     for value, want in zip(got[1:], [np.where(x > 0, dx, 0), dw, d.sum((0, 2, 3))], strict=True):
         assert error(value, want) < GRADIENT
+    return fused
+
+
+@pytest.mark.parametrize("r", [3, 5])
+def test_activation_and_mask_are_fused(r, side, isa, monkeypatch):  # noqa: F811
+    fused = check_between_relus([(2, 9, 7, 6), (17, 9, r, r), (17,)], (r // 2,) * 4, ATTRS, monkeypatch)
+    assert [step.kernel for step in fused.steps].count("map_bwd") == 1  # of the outer ReLU; the inner is a mask
 
 
 @pytest.mark.parametrize("k, attrs", [(3, ATTRS), (5, ATTRS), (5, STRIDED), (6, STRIDED)])

@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-import reference as ref
-from test_ops import isa, run  # noqa: F401 - isa is a fixture
-from test_winograd import FORWARD, GRADIENT, check_against_float64, error, kernels, program
+from test_ops import isa  # noqa: F401 - a fixture
+from test_winograd import FORWARD, check_against_float64, check_between_relus, error, kernels, program
 
 import fastcnn as fc
 from fastcnn import nn
@@ -96,23 +95,8 @@ def test_one_of_the_two_passes_may_be_direct(taken, monkeypatch):
 
 
 def test_activation_is_fused_and_a_relu_before_is_not_lost(isa, monkeypatch):  # noqa: F811
-    rng = np.random.default_rng(0)
-    shapes, pads, attrs = (
-        [(2, 3, 21, 18), (17, 3, 7, 7), (17,)],
-        (3, 3, 3, 3),
-        dict(stride=(2, 2), dilation=(1, 1), groups=1),
-    )
-    arrays = [rng.standard_normal(s).astype(np.float32) for s in shapes]
-    p = program(shapes, pads, 2, monkeypatch, relu=True, attrs=attrs)
-    x, w, b = (a.astype(np.float64) for a in arrays)
-    y = ref.conv2d(np.maximum(x, 0), w, b, pads=pads, **attrs)
-    dy = rng.standard_normal(y.shape).astype(np.float32)
-    got = run(p, arrays, dy)
-    d = np.where(y > 0, dy.astype(np.float64), 0)
-    dx, dw = ref.conv2d_grads(np.maximum(x, 0), w, d, pads=pads, **attrs)
-    assert error(got[0], np.maximum(y, 0)) < FORWARD
-    for value, want in zip(got[1:], [np.where(x > 0, dx, 0), dw, d.sum((0, 2, 3))], strict=True):
-        assert error(value, want) < GRADIENT
+    attrs = dict(stride=(2, 2), dilation=(1, 1), groups=1)
+    check_between_relus([(2, 3, 21, 18), (17, 3, 7, 7), (17,)], (3, 3, 3, 3), attrs, monkeypatch)
 
 
 def test_a_layer_gives_the_same_by_both_algorithms_and_keeps_up_with_its_weights():
