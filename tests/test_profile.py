@@ -280,6 +280,7 @@ def test_profile_of_a_module_leaves_packing_out_of_the_sums():
     prepared = [row for row in found.rows if row.phase == "prepare"]
     assert prepared and found.total.steps == len(found.rows) - len(prepared)
     assert {total.phase for total in found.phases} == {"forward"}
+    assert all(row.ms > 0 for row in found.rows) and found.total.ms > 0
 
 
 def test_profile_refuses(monkeypatch):

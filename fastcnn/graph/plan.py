@@ -326,7 +326,7 @@ class Program:
         with arena.lock:
             if self._packs:
                 self._prepare(io)
-            self.plan.run(io, *self._forward, self.threads)
+            self.plan.run(io, *self._forward, self.threads, self.timings)
             arena.owner = None
         return output
 
