@@ -264,6 +264,40 @@ def test_products_have_the_same_bits_at_any_thread_count(rows, k, n, isa, monkey
             assert a.tobytes() == b.tobytes()
 
 
+@pytest.mark.parametrize("rows", [5, 8, 15, 16, 17, 31, 32, 64])
+@pytest.mark.parametrize("k, hidden, outs", [(65, 66, 67), (95, 300, 71), (257, 96, 96), (600, 97, 108)])
+def test_few_rows_of_far_weights(rows, k, hidden, outs, isa, monkeypatch):
+    """The transposed products, with bias and activation forward and the mask backward, exact on integers."""
+    monkeypatch.setattr(linear, "FAR_FLOATS", 0)
+    rng = np.random.default_rng(rows + k)
+    arrays = [
+        rng.integers(-2, 3, s).astype(np.float32)
+        for s in [(rows, k), (hidden, k), (hidden,), (outs, hidden), (outs,), (rows, outs)]
+    ]
+    *arrays, dy = arrays
+    x, w1, b1, w2, b2 = (a.astype(np.float64) for a in arrays)
+    middle = np.maximum(x @ w1.T + b1, 0)
+    d_middle = np.where(middle > 0, dy.astype(np.float64) @ w2, 0)
+    want = [
+        middle @ w2.T + b2,
+        d_middle @ w1,
+        d_middle.T @ x,
+        d_middle.sum(0),
+        dy.astype(np.float64).T @ middle,
+        dy.sum(0),
+    ]
+    for threads in (1, 2, 3):
+        use_threads(monkeypatch, threads)
+        monkeypatch.setattr(passes, "choose_layout", lambda *_: "lanes_c")
+        inputs = [Symbol(a.shape) for a in arrays]
+        first = add_node(OPS["linear"], inputs[:3])
+        second = add_node(OPS["linear"], [add_node(OPS["map"], [first], kind="relu", alpha=0.0), *inputs[3:]])
+        program = Program(inputs, [second], inputs)
+        assert rows > 2 * _core.isa()["gemm_n"] or "transpose" in [step.kernel for step in program.steps]
+        for value, exact in zip(run(program, arrays, dy), want):
+            np.testing.assert_array_equal(value, exact)
+
+
 @pytest.mark.parametrize("shape", [(16, 13, 9), (32, 5, 70), (48, 300, 33)])
 def test_linear_data_of_far_weights(shape, isa, monkeypatch):
     """What lanes_n takes for weights beyond the cache: the transposed gradient, exact on integers."""

@@ -78,7 +78,7 @@ typedef struct {
     const float *bias, *mask;
     float *c;
     int64_t c_m, columns;
-    const float *next_b; /* what the next tiles will read: fetched while this one is computed */
+    const float *next_b;         /* what the next tiles will read: fetched while this one is computed */
     int rows, load, finish, act; /* load: add to what c holds; finish: bias, act and mask now */
 } gemm_tile_out;
 
@@ -99,48 +99,81 @@ static __attribute__((noinline)) void gemm_store_part(const gemm_tile_out *o, in
     }
 }
 
-INLINE void gemm_tile(const float *a, int64_t a_i, int64_t a_p, const float *b, int64_t k, const gemm_tile_out *o) {
+/* Of `vectors` (1 or 2) of a panel's vectors. ahead: how far along each row of A to ask for what comes, or 0. Both literals. */
+INLINE void gemm_tile(const int vectors, const int ahead, const float *a, int64_t a_i, int64_t a_p, const float *b,
+                      int64_t k, const gemm_tile_out *o) {
     vec acc[GEMM_MR][2];
     float *c = o->c;
     const int64_t c_m = o->c_m;
-    const int full = o->rows == GEMM_MR && o->columns == GEMM_N;
+    const int full = o->rows == GEMM_MR && o->columns == vectors * VW;
 #define CLEAR(i) acc[i][0] = acc[i][1] = vset(0.0f);
     GEMM_EACH_ROW(CLEAR)
 #undef CLEAR
-#define PREFETCH(i) __builtin_prefetch(c + (i) * c_m, 1), __builtin_prefetch(c + (i) * c_m + GEMM_N - 1, 1);
+#define PREFETCH(i) __builtin_prefetch(c + (i) * c_m, 1), __builtin_prefetch(c + (i) * c_m + vectors * VW - 1, 1);
     if (full) {
         GEMM_EACH_ROW(PREFETCH)
     }
 #undef PREFETCH
-    for (int i = 0; i < GEMM_AHEAD; i += 16) __builtin_prefetch(o->next_b + i, 0, 2);
-    _Pragma("GCC unroll 4") for (int64_t p = 0; p < k; p++) {
-        const vec b0 = vload(b), b1 = vload(b + VW);
-#define ROW_STEP(i)                  \
-    {                                \
-        vec x = vset(a[(i) * a_i]); \
-        acc[i][0] += x * b0;         \
-        acc[i][1] += x * b1;         \
+    for (int i = 0; !ahead && i < GEMM_AHEAD; i += 16) __builtin_prefetch(o->next_b + i, 0, 2);
+#define TERM(ADDRESS)                                                   \
+    {                                                                   \
+        const vec b0 = vload(b), b1 = vectors > 1 ? vload(b + VW) : b0; \
+        GEMM_EACH_ROW(ADDRESS)                                          \
+        b += GEMM_N;                                                    \
     }
-        GEMM_EACH_ROW(ROW_STEP)
+#define ROW_STEP(i, x)                                \
+    {                                                 \
+        const vec broadcast = vset(x);                \
+        acc[i][0] += broadcast * b0;                  \
+        if (vectors > 1) acc[i][1] += broadcast * b1; \
+    }
+#define PACKED(i) ROW_STEP(i, a[(i) * a_i])
+#define THIRD(i) ROW_STEP(i, third[(i) / 3][(i) % 3 * a_i + p])
+#define ASK(i) __builtin_prefetch(third[(i) / 3] + (i) % 3 * a_i + ahead, 0, 2);
+    if (ahead) { /* rows are reached from every third one: an address is a base and 0, 1 or 2 steps */
+        const float *third[(GEMM_MR + 2) / 3];
+#pragma GCC unroll 4
+        for (int i = 0; i < GEMM_MR; i += 3) third[i / 3] = a + i * a_i;
+        for (; k > 0; k -= 16) {
+            GEMM_EACH_ROW(ASK)
+            if (k < 16) {
+                for (int p = 0; p < k; p++) TERM(THIRD)
+                break;
+            }
+#pragma GCC unroll 4
+            for (int i = 0; i < GEMM_MR; i += 3) __asm__("" : "+r"(third[i / 3]));
+#pragma GCC unroll 16
+            for (int p = 0; p < 16; p++) TERM(THIRD)
+#pragma GCC unroll 4
+            for (int i = 0; i < GEMM_MR; i += 3) third[i / 3] += 16;
+        }
+    } else {
+#pragma GCC unroll 4
+        for (int64_t p = 0; p < k; p++, a += a_p) TERM(PACKED)
+    }
+#undef TERM
 #undef ROW_STEP
-        a += a_p;
-        b += GEMM_N;
-    }
+#undef PACKED
+#undef THIRD
+#undef ASK
     if (!full) {
-#define STORE(i) if (i < o->rows) gemm_store_part(o, i, acc[i][0], acc[i][1]);
+#define STORE(i) \
+    if (i < o->rows) gemm_store_part(o, i, acc[i][0], acc[i][1]);
         GEMM_EACH_ROW(STORE)
 #undef STORE
         return;
     }
-#define BOTH(i, EXPRESSION)                                                     \
-    {                                                                           \
-        _Pragma("GCC unroll 2") for (int j = 0; j < 2; j++) acc[i][j] = EXPRESSION; \
+#define BOTH(i, EXPRESSION)                                                               \
+    {                                                                                     \
+        _Pragma("GCC unroll 2") for (int j = 0; j < vectors; j++) acc[i][j] = EXPRESSION; \
     }
 #define ADD(i) BOTH(i, acc[i][j] + vload(c + (i) * c_m + j * VW))
 #define BIAS(i) BOTH(i, acc[i][j] + vload(o->bias + j * VW))
 #define ACT(i) BOTH(i, vrelu(acc[i][j]))
 #define MASK(i) BOTH(i, vmask(acc[i][j], vload(o->mask + (i) * c_m + j * VW)))
-#define STORE(i) vstore(c + (i) * c_m, acc[i][0]), vstore(c + (i) * c_m + VW, acc[i][1]);
+#define STORE(i)                      \
+    vstore(c + (i) * c_m, acc[i][0]); \
+    if (vectors > 1) vstore(c + (i) * c_m + VW, acc[i][1]);
     if (o->load) {
         GEMM_EACH_ROW(ADD)
     }
@@ -164,12 +197,58 @@ INLINE void gemm_tile(const float *a, int64_t a_i, int64_t a_p, const float *b, 
 #undef STORE
 }
 
-static __attribute__((noinline)) void gemm_tile_rows(const float *a, const float *b, int64_t k, const gemm_tile_out *o) {
-    gemm_tile(a, GEMM_ROW, 1, b, k, o);
+#define GEMM_TILE(name, vectors, a_i, a_p)                                                                          \
+    static __attribute__((noinline)) void name(const float *a, const float *b, int64_t k, const gemm_tile_out *o) { \
+        gemm_tile(vectors, 0, a, a_i, a_p, b, k, o);                                                                \
+    }
+GEMM_TILE(gemm_tile_rows, 2, GEMM_ROW, 1)
+GEMM_TILE(gemm_tile_columns, 2, 1, GEMM_MR)
+GEMM_TILE(gemm_half_tile_columns, 1, 1, GEMM_MR)
+
+#define GEMM_TILE_MEMORY(name, vectors)                                                                \
+    static __attribute__((noinline)) void name(const float *a, int64_t a_m, const float *b, int64_t k, \
+                                               const gemm_tile_out *o) {                               \
+        gemm_tile(vectors, GEMM_KC, a, a_m, 1, b, k, o);                                               \
+    }
+GEMM_TILE_MEMORY(gemm_tile_memory, 2)
+GEMM_TILE_MEMORY(gemm_half_tile_memory, 1)
+
+/* What becomes of the sums of a block of terms, of rows [row, row + rows) and a panel's columns from `column` on. */
+INLINE gemm_tile_out gemm_out(const fc_gemm_args *a, int64_t row, int64_t rows, int64_t column, int64_t block,
+                              int64_t k_blocks) {
+    const int64_t at = row * a->c_m + column;
+    return (gemm_tile_out){.bias = a->bias ? a->bias + column : NULL,
+                           .mask = a->mask ? a->mask + at : NULL,
+                           .c = a->c + at,
+                           .c_m = a->c_m,
+                           .columns = a->n - column < GEMM_N ? a->n - column : GEMM_N,
+                           .next_b = a->bp,
+                           .rows = (int)rows,
+                           .load = block > 0 || a->accumulate,
+                           .finish = block == k_blocks - 1 && (a->bias || a->act || a->mask),
+                           .act = (int)a->act};
 }
 
-static __attribute__((noinline)) void gemm_tile_columns(const float *a, const float *b, int64_t k, const gemm_tile_out *o) {
-    gemm_tile(a, 1, GEMM_MR, b, k, o);
+/* Rows [row, last) of C where A's rows lie along memory and B is small: A is read once, in memory's order, and not packed. */
+static void gemm_along_rows(const fc_gemm_args *a, float *packed, int64_t row, int64_t last) {
+    const int64_t k_blocks = (a->k + GEMM_KC - 1) / GEMM_KC;
+    for (; row < last; row += GEMM_MR)
+        for (int64_t block = 0; block < k_blocks; block++) {
+            const int64_t k0 = a->k * block / k_blocks, k1 = a->k * (block + 1) / k_blocks;
+            const int64_t rows = last - row < GEMM_MR ? last - row : GEMM_MR;
+            const float *tile = a->a + row * a->a_m + k0;
+            if (rows < GEMM_MR) pack_rows(tile, a->a_m, rows, k1 - k0, packed);
+            for (int64_t column = 0; column < a->n; column += GEMM_N) {
+                const gemm_tile_out out = gemm_out(a, row, rows, column, block, k_blocks);
+                const float *b = a->bp + column * a->k + k0 * GEMM_N;
+                if (rows < GEMM_MR)
+                    gemm_tile_rows(packed, b, k1 - k0, &out);
+                else if (a->n - column > VW)
+                    gemm_tile_memory(tile, a->a_m, b, k1 - k0, &out);
+                else
+                    gemm_half_tile_memory(tile, a->a_m, b, k1 - k0, &out);
+            }
+        }
 }
 
 FC_DEFINE(gemm) {
@@ -182,6 +261,10 @@ FC_DEFINE(gemm) {
     const int64_t row_hi = tile_hi * GEMM_MR < a->m ? tile_hi * GEMM_MR : a->m;
     const int64_t k_blocks = a->k > 0 ? (a->k + GEMM_KC - 1) / GEMM_KC : 1;
     float *packed = a->scratch + ith * a->scratch_size;
+    if (a->a_k == 1 && a->k > 0 && panels <= 2 && tiles >= panels) {
+        gemm_along_rows(a, packed, tile_lo * GEMM_MR, row_hi);
+        return;
+    }
     for (int64_t block = 0; block < k_blocks; block++) {
         const int64_t k0 = a->k * block / k_blocks, k1 = a->k * (block + 1) / k_blocks;
         for (int64_t row = tile_lo * GEMM_MR; row < row_hi; row += GEMM_MC) {
@@ -193,58 +276,75 @@ FC_DEFINE(gemm) {
                 pack_columns(block_of_a, a->a_m, a->a_k, m, k1 - k0, packed);
             for (int64_t panel = panel_lo; panel < panel_hi; panel++) {
                 const float *b = a->bp + (panel * a->k + k0) * GEMM_N;
-                const int64_t column = panel * GEMM_N;
+                const int64_t column = panel * GEMM_N, half = a->n - column <= VW;
                 for (int64_t i = 0; i < m; i += GEMM_MR) {
-                    const int64_t at = (row + i) * a->c_m + column;
-                    const gemm_tile_out out = {
-                        a->bias ? a->bias + column : NULL,
-                        a->mask ? a->mask + at : NULL,
-                        a->c + at,
-                        a->c_m,
-                        a->n - column < GEMM_N ? a->n - column : GEMM_N,
-                        b + a->k * GEMM_N + i * GEMM_AHEAD / GEMM_MR,
-                        (int)(m - i < GEMM_MR ? m - i : GEMM_MR),
-                        block > 0 || a->accumulate,
-                        block == k_blocks - 1 && (a->bias || a->act || a->mask),
-                        (int)a->act,
-                    };
+                    gemm_tile_out out =
+                        gemm_out(a, row + i, m - i < GEMM_MR ? m - i : GEMM_MR, column, block, k_blocks);
+                    out.next_b = b + a->k * GEMM_N + i * GEMM_AHEAD / GEMM_MR;
                     const float *tile = packed + i * GEMM_ROW;
                     if (a->a_k == 1)
                         gemm_tile_rows(tile, b, k1 - k0, &out);
                     else
-                        gemm_tile_columns(tile, b, k1 - k0, &out);
+                        (half ? gemm_half_tile_columns : gemm_tile_columns)(tile, b, k1 - k0, &out);
                 }
             }
         }
     }
 }
 
+FC_DEFINE(transpose) {
+    enum { COLUMNS = 64 };
+    float turned[COLUMNS * VW] __attribute__((aligned(64)));
+    int64_t lo, hi, offset[VW];
+    for (int lane = 0; lane < VW; lane++) offset[lane] = lane * a->x_m;
+    share((a->m + VW - 1) / VW, ith, nth, &lo, &hi);
+    for (int64_t row = lo * VW; row < hi * VW && row < a->m; row += VW) {
+        const int64_t rows = a->m - row < VW ? a->m - row : VW;
+        const vec bias = a->bias ? tail_load(a->bias + row, rows) : vset(0.0f);
+        for (int64_t column = 0; column < a->n; column += COLUMNS) {
+            const int64_t count = a->n - column < COLUMNS ? a->n - column : COLUMNS;
+            const float *x = a->x + row * a->x_m + column;
+            if (rows == VW)
+                rows_to_lanes(x, offset, iset(-1), turned, VW, count);
+            else
+                for (int64_t i = 0; i < count * VW; i++) turned[i] = i % VW < rows ? x[i % VW * a->x_m + i / VW] : 0.0f;
+            for (int64_t j = 0; j < count; j++) {
+                const int64_t at = (column + j) * a->y_n + row;
+                vec sum = vload(turned + j * VW) + bias;
+                if (a->act) sum = vrelu(sum);
+                if (a->mask) sum = vmask(sum, rows == VW ? vload(a->mask + at) : tail_load(a->mask + at, rows));
+                if (rows == VW)
+                    vstore(a->y + at, sum);
+                else
+                    tail_store(a->y + at, sum, rows);
+            }
+        }
+    }
+}
+
 /* ROWS x COLUMNS dot products over k: vectors first, then the tail as one partial vector. */
-#define GEMV_TILE(ROWS, COLUMNS)                                                                       \
-    static void gemv_tile_##ROWS##x##COLUMNS(const fc_gemv_args *a, int64_t m, int64_t n) {           \
-        vec acc[ROWS][COLUMNS];                                                                        \
-        const float *x = a->x + m * a->x_m, *w = a->w + n * a->w_n;                                    \
-        const int64_t x_m = a->x_m, w_n = a->w_n, k = a->k;                                            \
-        _Pragma("GCC unroll 8") for (int i = 0; i < ROWS; i++)                                         \
-            _Pragma("GCC unroll 8") for (int j = 0; j < COLUMNS; j++) acc[i][j] = vset(0.0f);          \
-        int64_t p = 0;                                                                                 \
-        for (; p + VW <= k; p += VW)                                                                   \
-            _Pragma("GCC unroll 8") for (int j = 0; j < COLUMNS; j++) {                                \
-                const vec v = vload(w + j * w_n + p);                                                  \
-                _Pragma("GCC unroll 8") for (int i = 0; i < ROWS; i++)                                 \
-                    acc[i][j] += v * vload(x + i * x_m + p);                                           \
-            }                                                                                          \
-        if (p < k)                                                                                     \
-            _Pragma("GCC unroll 8") for (int j = 0; j < COLUMNS; j++) {                                \
-                const vec v = tail_load(w + j * w_n + p, k - p);                                       \
-                _Pragma("GCC unroll 8") for (int i = 0; i < ROWS; i++)                                 \
-                    acc[i][j] += v * tail_load(x + i * x_m + p, k - p);                                \
-            }                                                                                          \
-        _Pragma("GCC unroll 8") for (int i = 0; i < ROWS; i++)                                         \
-            _Pragma("GCC unroll 8") for (int j = 0; j < COLUMNS; j++) {                                \
-                float y = vsum(acc[i][j]) + (a->bias ? a->bias[n + j] : 0.0f);                         \
-                a->y[(m + i) * a->y_m + n + j] = a->act && y <= 0.0f ? 0.0f : y;                       \
-            }                                                                                          \
+#define GEMV_TILE(ROWS, COLUMNS)                                                                                \
+    static void gemv_tile_##ROWS##x##COLUMNS(const fc_gemv_args *a, int64_t m, int64_t n) {                     \
+        vec acc[ROWS][COLUMNS];                                                                                 \
+        const float *x = a->x + m * a->x_m, *w = a->w + n * a->w_n;                                             \
+        const int64_t x_m = a->x_m, w_n = a->w_n, k = a->k;                                                     \
+        _Pragma("GCC unroll 8") for (int i = 0; i < ROWS; i++)                                                  \
+            _Pragma("GCC unroll 8") for (int j = 0; j < COLUMNS; j++) acc[i][j] = vset(0.0f);                   \
+        int64_t p = 0;                                                                                          \
+        for (; p + VW <= k; p += VW) _Pragma("GCC unroll 8") for (int j = 0; j < COLUMNS; j++) {                \
+                const vec v = vload(w + j * w_n + p);                                                           \
+                _Pragma("GCC unroll 8") for (int i = 0; i < ROWS; i++) acc[i][j] += v * vload(x + i * x_m + p); \
+            }                                                                                                   \
+        if (p < k) _Pragma("GCC unroll 8") for (int j = 0; j < COLUMNS; j++) {                                  \
+                const vec v = tail_load(w + j * w_n + p, k - p);                                                \
+                _Pragma("GCC unroll 8") for (int i = 0; i < ROWS; i++) acc[i][j] +=                             \
+                    v * tail_load(x + i * x_m + p, k - p);                                                      \
+            }                                                                                                   \
+        _Pragma("GCC unroll 8") for (int i = 0; i < ROWS; i++)                                                  \
+            _Pragma("GCC unroll 8") for (int j = 0; j < COLUMNS; j++) {                                         \
+            float y = vsum(acc[i][j]) + (a->bias ? a->bias[n + j] : 0.0f);                                      \
+            a->y[(m + i) * a->y_m + n + j] = a->act && y <= 0.0f ? 0.0f : y;                                    \
+        }                                                                                                       \
     }
 
 GEMV_TILE(1, 1)

@@ -18,6 +18,8 @@ PACKED_FLOATS = 1 << 21  # of a matrix larger than this (8 MB) and than the othe
 
 def emit_gemm(b, m, n, k, a, a_m, a_k, w, w_k, w_n, c, bias=None, mask=None, act=0):
     """C[m][n] = A*B on plain values; w_k, w_n are the strides of B's rows and columns."""
+    if m <= 2 * b.gemm_n and n * k >= FAR_FLOATS and n > m:
+        return _emit_transposed(b, m, n, k, a, a_m, a_k, w, w_k, w_n, c, bias, mask, act)
     most = max(1, max(PACKED_FLOATS, m * k) // (k * b.gemm_n)) * b.gemm_n
     parts = -(-n // most)
     width = -(-n // (parts * b.gemm_n)) * b.gemm_n  # parts of about one size
@@ -26,6 +28,26 @@ def emit_gemm(b, m, n, k, a, a_m, a_k, w, w_k, w_n, c, bias=None, mask=None, act
         packed = _pack_columns(b, w.at(first * w_n), count, k, w_k, w_n)
         at = {name: s.at(first) if s else None for name, s in (("bias", bias), ("mask", mask), ("c", c))}
         _emit_product(b, a.at(), packed, m, count, k, a_m, a_k, n, act, **at)
+
+
+def _emit_transposed(b, m, n, k, a, a_m, a_k, w, w_k, w_n, c, bias, mask, act):
+    """The same for a B far larger than A, as C' = B'*A', turned: gemm then reads B once, where it lies."""
+    width = -(-m // b.vw) * b.vw
+    turned = b.scratch(n * width)
+    _emit_product(b, w.at(), _pack_columns(b, a.at(), m, k, a_k, a_m), n, width, k, w_n, w_k, width, 0, turned.at())
+    b.emit(
+        "transpose",
+        m * n,
+        x=turned.at(),
+        bias=bias.at() if bias else None,
+        mask=mask.at() if mask else None,
+        y=c.at(),
+        m=n,
+        n=m,
+        x_m=width,
+        y_n=n,
+        act=act,
+    )
 
 
 def _pack_columns(b, w, n, k, w_k, w_n):
