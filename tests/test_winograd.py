@@ -35,7 +35,8 @@ def side(request, monkeypatch):
 
 
 def few_tiles(monkeypatch, most):
-    monkeypatch.setattr(winograd, "MOST_TILES", dict.fromkeys((6, 9), most))
+    monkeypatch.setattr(winograd, "TILES", dict.fromkeys((6, 9), most))
+    monkeypatch.setattr(winograd, "most_tiles", lambda *_: most)
     monkeypatch.setattr(winograd, "FEWEST_TILES", 3)
 
 

@@ -18,9 +18,9 @@ SIDES = {2: (6,), 3: (6, 9), 5: (6, 9)}  # of tiles of inputs, by taps a side
 # which is transformed and read, or, of a gradient, summed and transformed.
 CHANNEL_WORK, WEIGHT_WORK, GRADIENT_WORK = {6: (8, 8), 9: (13, 36)}, 28, 36
 WEIGHT_BYTES = 64 << 20  # of a layer's transformed weights: more of them take more memory than they save time
-FEWEST_TILES, MOST_TILES = 24, {6: 72, 9: 48}  # that are worked on at a time, by side
+FEWEST_TILES, TILES = 24, {6: 72, 9: 48}  # that are worked on at a time, by side (see most_tiles)
 SPREAD = 16  # floats between what the points have: of one alignment, their streams would share the sets of a cache
-SCRATCH_BYTES = 16 << 20  # of all threads: beyond it, fewer tiles
+SCRATCH_BYTES = 32 << 20  # of all threads: beyond it, fewer tiles
 
 
 @dataclass(frozen=True)
@@ -157,14 +157,25 @@ def pools(vw: int, g: Geometry) -> bool:
     return choose(vw, g, pool=True) is not None
 
 
-def _blocks(side: int, total: int, floats: int) -> int:
-    """The fewest blocks in which to work on `total` tiles, each of which takes so many floats of all threads."""
-    return -(-total // max(FEWEST_TILES, min(MOST_TILES[side], SCRATCH_BYTES // (4 * floats))))
+def most_tiles(side: int, weights: int, gradient: bool) -> int:
+    """To be worked on at a time, of a layer with so many weights at a point. Measured (Zen 3, Zen 5): few weights leave
+    room for a few tiles' values of a point in the first cache; many are read from memory once for all of a block's
+    tiles, and a gradient's sums are read and written again."""
+    few, far = weights <= 1 << 14, weights * side**2 > 6 << 20
+    if gradient:
+        return TILES[side] if few else 144
+    return FEWEST_TILES if few else 96 if far else TILES[side]
 
 
-def _parts(b, side: int, total: int, floats: int, panels: int) -> int:
-    """Such blocks: if their tiles are not too few then, so many that threads get as many pairs of block and panel."""
-    blocks = _blocks(side, total, floats * b.threads)
+def _blocks(most: int, total: int, floats: int) -> int:
+    """The fewest blocks of at most so many of `total` tiles, each of which takes so many floats of all threads."""
+    return -(-total // max(FEWEST_TILES, min(most, SCRATCH_BYTES // (4 * floats))))
+
+
+def _parts(b, side: int, total: int, floats: int, panels: int, weights: int) -> int:
+    """Such blocks: if their tiles are not too few then, so many that threads get as many pairs of block and panel.
+    weights: of a point."""
+    blocks = _blocks(most_tiles(side, weights, False), total, floats * b.threads)
     even = next(n for n in range(blocks, blocks + b.threads) if n * panels % b.threads == 0)
     return even if total >= even * FEWEST_TILES else blocks
 
@@ -189,7 +200,7 @@ def lower(b, f: Form, g: Geometry, x, w, bias, add, mask, y, act, pool=None, dat
     )  # fmt: skip
     packed_bias = pack_bias(b, bias, lanes, panels_of_phase, width) if bias else None
     kinds = kinds_of(f, g.n)
-    parts = _parts(b, f.side, largest(kinds, 1), points * (k + panels * width), panels)
+    parts = _parts(b, f.side, largest(kinds, 1), points * (k + panels * width), panels, panels * k * width)
     tiles = largest(kinds, parts)
     size = points * (k * tiles + 16 + panels * tiles * width + 16)
     scratch = b.scratch(size * b.threads)
@@ -228,10 +239,11 @@ def lower_weight(b, f: Form, g: Geometry, x, dy, dw):
     size = f.side**2 * u_p
     # A slot has at least one tile: of so many, 4 and more, some are of the same kind, which is shared evenly.
     units, total = -(-f.side // 2) * panels, largest(kinds, 1)
-    slots = max(1, min(-(-UNITS // units), GRADIENT_BYTES // (4 * size), total // MOST_TILES[f.side]))
+    slots = max(1, min(-(-UNITS // units), GRADIENT_BYTES // (4 * size), total // TILES[f.side]))
     u = b.scratch(slots * size)
     per_tile, of_slot = 2 * f.side * (k + 16 + panels * width + 16), largest(kinds, slots)
-    tiles = -(-of_slot // _blocks(f.side, of_slot, 2 * per_tile))  # by the shape alone: it is where the sums are cut
+    most = most_tiles(f.side, panels * k * width, True)
+    tiles = -(-of_slot // _blocks(most, of_slot, 2 * per_tile))  # by the shape alone: it is where the sums are cut
     b.emit(
         "winograd_wgrad", products(f, g.n) * blocks * outs * b.vw**2, x=_first_window(b, f, x), dy=dy.at(), u=u.at(),
         scratch=b.scratch(tiles * per_tile * b.threads).at(), **_tables(b, f), n=g.n, oh=f.rows, ow=f.cols,
