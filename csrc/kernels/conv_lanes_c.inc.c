@@ -5,7 +5,8 @@ typedef struct {
     const int64_t *runs, *runs_end; /* a slab of the reduction */
     const float *w;                 /* the slab's part of the panel */
     const float *bias;
-    const float *ahead; /* what to fetch for later, a cache line per run, by the tiles that do */
+    const float *ahead; /* what to fetch for later, */
+    int64_t lines;      /* so many cache lines per run (one by Winograd's tiles) */
     int first, last; /* of the slabs: y starts from the bias, is finished with activation and mask */
 } conv_c_slab;
 
@@ -53,7 +54,8 @@ INLINE void conv_c_sum(const int nb, const int m, const int ahead, const fc_conv
         const float *next = base[0] + m * step + a->run_len - VW; /* what the next tile reads first */
 #pragma GCC unroll 14
         for (int p = 0; p < m; p += per_line) __builtin_prefetch(next + p * step);
-        if (ahead) __builtin_prefetch(slab->ahead + 16 * (runs - slab->runs), 0, 2);
+        for (int64_t i = 0, lines = ahead ? 1 : slab->lines; i < lines; i++)
+            __builtin_prefetch(slab->ahead + 16 * ((runs - slab->runs) * lines + i), 0, 2);
         int64_t left = a->run_len;
         for (; dense && left >= VW; left -= VW) {
             __asm__("" : "+r"(w)); /* else GCC loads ahead of this turn, and spills */
@@ -137,12 +139,18 @@ static const conv_c_tile conv_c_tiles[NV_MAX][TILE_MAX] = {TILES(CONV_C_ENTRY)};
 #define CONV_C_W_SLAB (96 * 1024)  /* bytes of a weight panel's slab, and */
 #define CONV_C_X_SLAB (192 * 1024) /* bytes of x that it meets: together they stay in the second-level cache */
 
+#define CONV_C_FEW 16 /* tiles that share a slab of weights: so few, at small batches, fetch the next panel's meanwhile */
+
 /* Units [first, last) for panel p, over a slab of the reduction. */
 INLINE void conv_c_panel(const fc_conv_lanes_c_args *a, conv_c_slab *slab, int64_t p, int64_t rows, int64_t pixels,
                          int64_t pieces, int64_t first, int64_t last) {
     const int64_t *panel = a->panels + 3 * p, nb = panel[2];
     int64_t tiles = (pixels + tile_rows(nb) - 1) / tile_rows(nb), m = pixels / tiles, longer = pixels % tiles;
-    slab->w = a->w + (p * a->nruns + (slab->runs - a->runs)) * a->run_len * a->nv * VW;
+    const int64_t runs = slab->runs_end - slab->runs, run_size = a->run_len * a->nv * VW;
+    const int64_t sharing = (last - first) * tiles / pieces;
+    slab->w = a->w + (p * a->nruns + (slab->runs - a->runs)) * run_size;
+    slab->ahead = slab->w + a->nruns * run_size;
+    slab->lines = sharing > 0 && sharing <= CONV_C_FEW ? (run_size / 16 + sharing - 1) / sharing : 0;
     slab->bias = a->bias ? a->bias + p * a->nv * VW : 0;
     for (int64_t unit = first; unit < last; unit++) {
         int64_t piece = unit % pieces, row = unit / pieces % rows, n = unit / pieces / rows;
@@ -155,6 +163,7 @@ INLINE void conv_c_panel(const fc_conv_lanes_c_args *a, conv_c_slab *slab, int64
             int64_t at = tile * m + (tile < longer ? tile : longer);
             conv_c_tiles[nb - 1][m + (tile < longer) - 1](a, slab, x + at * a->x_w, add ? add + at * a->r_w : 0,
                                                           mask ? mask + at * a->m_w : 0, y + at * a->y_w);
+            slab->ahead += 16 * runs * slab->lines;
         }
     }
 }
