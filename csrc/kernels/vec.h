@@ -61,13 +61,23 @@ INLINE void vmax_where(vec *best, ivec *where, vec v, ivec position) {
     *where = (ivec)vselect(take, (vec)position, (vec)*where);
 }
 
-/* Sum of the lanes, as a balanced tree. */
+/* Sum of the lanes, as a balanced tree: its halves are added, as long as there are two. */
 INLINE float vsum(vec v) {
-    float lane[VW];
-    vstore(lane, v);
-    for (int width = VW / 2; width > 0; width /= 2)
-        for (int i = 0; i < width; i++) lane[i] += lane[i + width];
-    return lane[0];
+    typedef float quarter __attribute__((vector_size(16), may_alias));
+#if VW == 4
+    quarter q = v;
+#else
+#if VW == 16
+    typedef float half __attribute__((vector_size(32), may_alias));
+    half h = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
+             __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+#else
+    vec h = v;
+#endif
+    quarter q = __builtin_shufflevector(h, h, 0, 1, 2, 3) + __builtin_shufflevector(h, h, 4, 5, 6, 7);
+#endif
+    q += __builtin_shufflevector(q, q, 2, 3, 2, 3);
+    return q[0] + q[1];
 }
 
 /* The share [*lo, *hi) of `items` that thread ith of nth takes. */
