@@ -119,7 +119,8 @@ def test_training_step_and_evaluation_as_torchvision(name, torchvision):
     # twenty times the direct sum's per layer: noise of 3e-6 on each convolution of GoogLeNet in float64 moves some
     # gradients of these batches by 5 to 12 percent, noise of 1e-7 by 2; of 8e-6 on those of Inception that Winograd
     # takes, its loss by 2e-3 (of 1e-7 by 2e-5).
-    for algorithm, more, turned in (("direct", 1, 0.05), ("auto", 20, 0.15)):
+    noise = 2e-3 if name == "inception_v3" else 2e-4  # of the loss, by Winograd's rounding
+    for algorithm, more, turned, moves in (("direct", 1, 0.05, 1e-5), ("auto", 20, 0.15, noise)):
         fc.set_conv_algorithm(algorithm)
         ours.load_state_dict(state)
         ours.train()
@@ -128,7 +129,7 @@ def test_training_step_and_evaluation_as_torchvision(name, torchvision):
         )
         loss = step(x, t)
         moved = {k: v.astype(np.float64) for k, v in ours.state_dict().items()}
-        assert abs(loss - exact[0]) <= more * (4 * abs(single[0] - exact[0]) + 1e-5 * abs(exact[0])), algorithm
+        assert abs(loss - exact[0]) <= more * 4 * abs(single[0] - exact[0]) + moves * abs(exact[0]), algorithm
         for key, want in exact[1].items():
             change, allowed = size_of(want - state[key]), size_of(single[1][key] - want)
             error = size_of(moved[key] - want)
