@@ -86,7 +86,8 @@ def test_clipping_is_kept_in_the_checkpoint(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_ctrl_c_keeps_the_last_checkpoint(tmp_path):
     process = subprocess.Popen([sys.executable, "-m", "fastcnn", "train", "lenet5", "--epochs", "5000"], cwd=tmp_path,
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # fmt: skip
     runs = tmp_path / "runs"
     end = time.monotonic() + 60
     while not list(runs.glob("*checkpoint*")) and time.monotonic() < end:

@@ -265,9 +265,10 @@ def test_products_have_the_same_bits_at_any_thread_count(rows, k, n, isa, monkey
 
 
 @pytest.mark.parametrize("rows", [5, 8, 15, 16, 17, 31, 32, 64])
-@pytest.mark.parametrize("k, hidden, outs", [(65, 66, 67), (95, 300, 71), (257, 96, 96), (600, 97, 108)])
+@pytest.mark.parametrize("k, hidden, outs", [(65, 66, 67), (300, 257, 13), (257, 271, 4), (600, 259, 256)])
 def test_few_rows_of_far_weights(rows, k, hidden, outs, isa, monkeypatch):
-    """The transposed products, with bias and activation forward and the mask backward, exact on integers."""
+    """The transposed products, with bias and activation forward and the mask backward, exact on integers; with few outputs
+    the second layer's weight gradient too."""
     monkeypatch.setattr(linear, "FAR_FLOATS", 0)
     rng = np.random.default_rng(rows + k)
     arrays = [
@@ -293,9 +294,25 @@ def test_few_rows_of_far_weights(rows, k, hidden, outs, isa, monkeypatch):
         first = add_node(OPS["linear"], inputs[:3])
         second = add_node(OPS["linear"], [add_node(OPS["map"], [first], kind="relu", alpha=0.0), *inputs[3:]])
         program = Program(inputs, [second], inputs)
-        assert rows > 2 * _core.isa()["gemm_n"] or "transpose" in [step.kernel for step in program.steps]
+        few = 4 * rows <= min(k, hidden) and rows <= 2 * _core.isa()["gemm_n"]
+        assert few == ("transpose" in [s.kernel for s in program.steps if s.node and s.node.op.name == "linear"][:4])
         for value, exact in zip(run(program, arrays, dy), want):
             np.testing.assert_array_equal(value, exact)
+
+
+@pytest.mark.parametrize(
+    "m, k, n", [(1, 64, 257), (3, 530, 12), (16, 65, 64), (17, 257, 70), (32, 128, 131), (64, 513, 256)]
+)
+def test_few_rows_of_a_far_matrix(m, k, n, isa, monkeypatch):
+    monkeypatch.setattr(linear, "FAR_FLOATS", 0)
+    rng = np.random.default_rng(m)
+    arrays = [rng.integers(-4, 5, s).astype(np.float32) for s in [(m, k), (k, n)]]
+    for threads in (1, 2, 3):
+        use_threads(monkeypatch, threads)
+        inputs = [Symbol(a.shape) for a in arrays]
+        program = Program(inputs, [add_node(OPS["matmul"], inputs)])
+        assert ("transpose" in [step.kernel for step in program.steps]) == (m <= 2 * _core.isa()["gemm_n"])
+        np.testing.assert_array_equal(program.forward(arrays)[0], arrays[0].astype(np.float64) @ arrays[1])
 
 
 @pytest.mark.parametrize("shape", [(16, 13, 9), (32, 5, 70), (48, 300, 33)])

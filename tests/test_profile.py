@@ -1,4 +1,4 @@
-"""What plans say of their steps, what the machine can do, and `fastcnn profile`. No test depends on a time."""
+"""What plans say of their steps, what the machine can do, and `fastcnn profile`. No test depends on how long anything takes."""
 
 import dataclasses
 import json

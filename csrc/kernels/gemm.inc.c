@@ -1,5 +1,5 @@
-/* Matrix products on plain arrays: a register tile of GEMM_MR rows and one panel (two vectors) of columns, a block of A
- * packed in L2, a panel of B in L1. */
+/* Matrix products on plain arrays: a register tile of GEMM_MR rows and one panel (two vectors, or one that is enough) of
+ * columns, a block of A packed in L2, a panel of B in L1; or, of few columns, A's rows where they lie. */
 #include "gemm.h"
 #include "math.h"
 #include "transpose.h"
@@ -213,7 +213,8 @@ GEMM_TILE(gemm_half_tile_columns, 1, 1, GEMM_MR)
 GEMM_TILE_MEMORY(gemm_tile_memory, 2)
 GEMM_TILE_MEMORY(gemm_half_tile_memory, 1)
 
-/* What becomes of the sums of a block of terms, of rows [row, row + rows) and a panel's columns from `column` on. */
+/* What becomes of the sums of a block of terms, of rows [row, row + rows) and a panel's columns from `column` on; fetches the
+ * first panel next. */
 INLINE gemm_tile_out gemm_out(const fc_gemm_args *a, int64_t row, int64_t rows, int64_t column, int64_t block,
                               int64_t k_blocks) {
     const int64_t at = row * a->c_m + column;

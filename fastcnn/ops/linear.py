@@ -18,7 +18,7 @@ PACKED_FLOATS = 1 << 21  # of a matrix larger than this (8 MB) and than the othe
 
 def emit_gemm(b, m, n, k, a, a_m, a_k, w, w_k, w_n, c, bias=None, mask=None, act=0):
     """C[m][n] = A*B on plain values; w_k, w_n are the strides of B's rows and columns."""
-    if m <= 2 * b.gemm_n and n * k >= FAR_FLOATS and n > m:
+    if m <= 2 * b.gemm_n and n * k >= FAR_FLOATS and min(n, k) >= 4 * m:
         return _emit_transposed(b, m, n, k, a, a_m, a_k, w, w_k, w_n, c, bias, mask, act)
     most = max(1, max(PACKED_FLOATS, m * k) // (k * b.gemm_n)) * b.gemm_n
     parts = -(-n // most)
@@ -31,7 +31,8 @@ def emit_gemm(b, m, n, k, a, a_m, a_k, w, w_k, w_n, c, bias=None, mask=None, act
 
 
 def _emit_transposed(b, m, n, k, a, a_m, a_k, w, w_k, w_n, c, bias, mask, act):
-    """The same for a B far larger than A, as C' = B'*A', turned: gemm then reads B once, where it lies."""
+    """The same for few rows of A and a large B, as C' = B'*A', turned: only A is packed whole. B is read once, block by
+    block or, where its columns lie along memory (w_k 1), without being packed."""
     width = -(-m // b.vw) * b.vw
     turned = b.scratch(n * width)
     _emit_product(b, w.at(), _pack_columns(b, a.at(), m, k, a_k, a_m), n, width, k, w_n, w_k, width, 0, turned.at())

@@ -20,7 +20,7 @@ CHANNEL_WORK, WEIGHT_WORK, GRADIENT_WORK = {6: (8, 8), 9: (13, 36)}, 28, 36
 WEIGHT_BYTES = 64 << 20  # of a layer's transformed weights: more of them take more memory than they save time
 FEWEST_TILES, TILES = 24, {6: 72, 9: 48}  # that are worked on at a time, by side (see most_tiles)
 SPREAD = 16  # floats between what the points have: of one alignment, their streams would share the sets of a cache
-SCRATCH_BYTES = 32 << 20  # of all threads: beyond it, fewer tiles
+SCRATCH_BYTES = 32 << 20  # of all threads, of a gradient of four: beyond it, fewer tiles
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def most_tiles(side: int, weights: int, gradient: bool) -> int:
 
 
 def _blocks(most: int, total: int, floats: int) -> int:
-    """The fewest blocks of at most so many of `total` tiles, each of which takes so many floats of all threads."""
+    """The fewest blocks of at most so many of `total` tiles, each of which takes so many floats."""
     return -(-total // max(FEWEST_TILES, min(most, SCRATCH_BYTES // (4 * floats))))
 
 
@@ -243,7 +243,7 @@ def lower_weight(b, f: Form, g: Geometry, x, dy, dw):
     u = b.scratch(slots * size)
     per_tile, of_slot = 2 * f.side * (k + 16 + panels * width + 16), largest(kinds, slots)
     most = most_tiles(f.side, panels * k * width, True)
-    tiles = -(-of_slot // _blocks(most, of_slot, 2 * per_tile))  # by the shape alone: it is where the sums are cut
+    tiles = -(-of_slot // _blocks(most, of_slot, 4 * per_tile))  # by the shape alone: it is where the sums are cut
     b.emit(
         "winograd_wgrad", products(f, g.n) * blocks * outs * b.vw**2, x=_first_window(b, f, x), dy=dy.at(), u=u.at(),
         scratch=b.scratch(tiles * per_tile * b.threads).at(), **_tables(b, f), n=g.n, oh=f.rows, ow=f.cols,
