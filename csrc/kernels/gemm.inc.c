@@ -15,8 +15,10 @@
 #define GEMM_EACH_ROW(f) f(0) f(1) f(2) f(3)
 #endif
 
-/* Floats of the next panel of B to fetch per tile: the panel is spread over the tiles of a block of A. */
-#define GEMM_AHEAD (GEMM_KC * GEMM_N / (GEMM_MC / GEMM_MR))
+/* A tile asks for what comes next every so many terms: a core has few requests under way, and all at once held the tile up. */
+#define GEMM_STEP 16
+/* Floats of the next panel of B to ask for then: the panel is spread over the tiles of a block of A. */
+#define GEMM_AHEAD (GEMM_STEP * GEMM_N / (GEMM_MC / GEMM_MR))
 
 FC_DEFINE(gemm_pack_b) {
     enum { K_BLOCK = 32 };
@@ -109,12 +111,6 @@ INLINE void gemm_tile(const int vectors, const int ahead, const float *a, int64_
 #define CLEAR(i) acc[i][0] = acc[i][1] = vset(0.0f);
     GEMM_EACH_ROW(CLEAR)
 #undef CLEAR
-#define PREFETCH(i) __builtin_prefetch(c + (i) * c_m, 1), __builtin_prefetch(c + (i) * c_m + vectors * VW - 1, 1);
-    if (full) {
-        GEMM_EACH_ROW(PREFETCH)
-    }
-#undef PREFETCH
-    for (int i = 0; !ahead && i < GEMM_AHEAD; i += 16) __builtin_prefetch(o->next_b + i, 0, 2);
 #define TERM(ADDRESS)                                                   \
     {                                                                   \
         const vec b0 = vload(b), b1 = vectors > 1 ? vload(b + VW) : b0; \
@@ -130,26 +126,37 @@ INLINE void gemm_tile(const int vectors, const int ahead, const float *a, int64_
 #define PACKED(i) ROW_STEP(i, a[(i) * a_i])
 #define THIRD(i) ROW_STEP(i, third[(i) / 3][(i) % 3 * a_i + p])
 #define ASK(i) __builtin_prefetch(third[(i) / 3] + (i) % 3 * a_i + ahead, 0, 2);
-    if (ahead) { /* rows are reached from every third one: an address is a base and 0, 1 or 2 steps */
-        const float *third[(GEMM_MR + 2) / 3];
+    const float *third[(GEMM_MR + 2) / 3]; /* of rows in memory: an address is one of these and 0, 1 or 2 steps */
 #pragma GCC unroll 4
-        for (int i = 0; i < GEMM_MR; i += 3) third[i / 3] = a + i * a_i;
-        for (; k > 0; k -= 16) {
+    for (int i = 0; i < GEMM_MR; i += 3) third[i / 3] = a + i * a_i;
+    const float *next_c = c, *next_b = o->next_b;
+    for (int64_t rows = GEMM_MR; k > 0; k -= GEMM_STEP) {
+        do { /* at least one row of C, and then rows of the tile below */
+            __builtin_prefetch(next_c, 1), __builtin_prefetch(next_c + vectors * VW - 1, 1);
+            next_c += c_m, rows--;
+        } while (rows > k / GEMM_STEP);
+        if (ahead) {
             GEMM_EACH_ROW(ASK)
-            if (k < 16) {
-                for (int p = 0; p < k; p++) TERM(THIRD)
-                break;
-            }
+        } else {
+            for (int i = 0; i < GEMM_AHEAD; i += 16) __builtin_prefetch(next_b + i, 0, 2);
+            next_b += GEMM_AHEAD;
+        }
+        if (k < GEMM_STEP) {
+            for (int p = 0; p < k; p++, a += a_p)
+                if (ahead) TERM(THIRD) else TERM(PACKED)
+            break;
+        }
+        if (ahead) {
 #pragma GCC unroll 4
             for (int i = 0; i < GEMM_MR; i += 3) __asm__("" : "+r"(third[i / 3]));
 #pragma GCC unroll 16
-            for (int p = 0; p < 16; p++) TERM(THIRD)
+            for (int p = 0; p < GEMM_STEP; p++) TERM(THIRD)
 #pragma GCC unroll 4
-            for (int i = 0; i < GEMM_MR; i += 3) third[i / 3] += 16;
+            for (int i = 0; i < GEMM_MR; i += 3) third[i / 3] += GEMM_STEP;
+        } else {
+#pragma GCC unroll 4
+            for (int p = 0; p < GEMM_STEP; p++, a += a_p) TERM(PACKED)
         }
-    } else {
-#pragma GCC unroll 4
-        for (int64_t p = 0; p < k; p++, a += a_p) TERM(PACKED)
     }
 #undef TERM
 #undef ROW_STEP
@@ -275,13 +282,14 @@ FC_DEFINE(gemm) {
                 pack_rows(block_of_a, a->a_m, m, k1 - k0, packed);
             else
                 pack_columns(block_of_a, a->a_m, a->a_k, m, k1 - k0, packed);
+            const int64_t ask = (k1 - k0 + GEMM_STEP - 1) / GEMM_STEP * GEMM_AHEAD; /* what a tile asks for */
             for (int64_t panel = panel_lo; panel < panel_hi; panel++) {
                 const float *b = a->bp + (panel * a->k + k0) * GEMM_N;
                 const int64_t column = panel * GEMM_N, half = a->n - column <= VW;
                 for (int64_t i = 0; i < m; i += GEMM_MR) {
                     gemm_tile_out out =
                         gemm_out(a, row + i, m - i < GEMM_MR ? m - i : GEMM_MR, column, block, k_blocks);
-                    out.next_b = b + a->k * GEMM_N + i * GEMM_AHEAD / GEMM_MR;
+                    out.next_b = b + a->k * GEMM_N + i / GEMM_MR * ask;
                     const float *tile = packed + i * GEMM_ROW;
                     if (a->a_k == 1)
                         gemm_tile_rows(tile, b, k1 - k0, &out);
