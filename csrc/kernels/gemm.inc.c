@@ -142,8 +142,12 @@ INLINE void gemm_tile(const int vectors, const int ahead, const float *a, int64_
             next_b += GEMM_AHEAD;
         }
         if (k < GEMM_STEP) {
-            for (int p = 0; p < k; p++, a += a_p)
-                if (ahead) TERM(THIRD) else TERM(PACKED)
+            for (int p = 0; p < k; p++, a += a_p) {
+                if (ahead)
+                    TERM(THIRD)
+                else
+                    TERM(PACKED)
+            }
             break;
         }
         if (ahead) {

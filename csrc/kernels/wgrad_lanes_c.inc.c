@@ -1,9 +1,11 @@
 /* Weight gradient with channels in the lanes: a register tile of m run elements (x, broadcast) x nb vectors of dy is summed
- * over a block of rows, whose dy stays in the nearest cache, and kept in dw between blocks. */
+ * over a block of rows, whose dy stays in a near cache, and kept in dw between blocks. */
 #include "tile_c.h"
 
-#define WGRAD_C_BLOCK (16 * 1024) /* bytes of dy of a block of rows */
-#define WGRAD_C_DW (192 * 1024)   /* bytes of dw that are kept in the second-level cache meanwhile */
+/* Bytes of dy of a block of rows: a pixel of 16 lanes has twice as many, and tiles that reread dy from the second level,
+ * but go over dw a quarter as often, won (1x1 layers of ResNet-50 on Zen 5: 1.01 to 1.15; of 8 lanes 0.9 to 1.03). */
+#define WGRAD_C_BLOCK ((VW == 16 ? 64 : 16) * 1024)
+#define WGRAD_C_DW (192 * 1024) /* bytes of dw that are kept in the second-level cache meanwhile */
 
 typedef void (*wgrad_c_tile)(const fc_wgrad_lanes_c_args *a, const float *x, const float *dy, float *dw, int64_t rows,
                              int64_t next, int fresh);
@@ -43,10 +45,10 @@ INLINE void wgrad_c_body(const int nb, const int m, const fc_wgrad_lanes_c_args 
         for (int v = 0; v < nb; v++) vstore(dw + p * dw_step + v * VW, acc[p][v]);
 }
 
-#define WGRAD_C_TILE(nb, m)                                                                                         \
-    static void wgrad_c_##nb##_##m(const fc_wgrad_lanes_c_args *a, const float *x, const float *dy, float *dw,      \
-                                   int64_t rows, int64_t next, int fresh) {                                         \
-        wgrad_c_body(nb, m, a, x, dy, dw, rows, next, fresh);                                                       \
+#define WGRAD_C_TILE(nb, m)                                                                                    \
+    static void wgrad_c_##nb##_##m(const fc_wgrad_lanes_c_args *a, const float *x, const float *dy, float *dw, \
+                                   int64_t rows, int64_t next, int fresh) {                                    \
+        wgrad_c_body(nb, m, a, x, dy, dw, rows, next, fresh);                                                  \
     }
 TILES(WGRAD_C_TILE)
 #define WGRAD_C_ENTRY(nb, m) TILE_ENTRY(wgrad_c, nb, m)

@@ -25,7 +25,7 @@ class _Sums:
 
 def _pack(b, runs, run_len, panels, w, bias, lanes) -> _Sums:
     packed = pack(b, w, panels) if len(runs) else b.scratch(b.vw)
-    packed_bias = pack_bias(b, bias, lanes, panels.count, panels.width_vectors * b.vw) if bias else None
+    packed_bias = pack_bias(b, bias, lanes, panels.w_panels[:, 1], panels.width_vectors * b.vw) if bias else None
     return _Sums(runs, run_len, panels, packed, packed_bias)
 
 

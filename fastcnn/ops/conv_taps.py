@@ -54,7 +54,7 @@ def _pack(b, g: Geometry, taps, w, bias, data: bool):
     """The weights of some taps, and the bias."""
     lanes = g.c if data else g.o
     weights = pack(b, w, _panels(b, g, [tap for tap, _ in taps], data)) if taps else b.scratch(b.vw)
-    return weights, pack_bias(b, bias, lanes, -(-lanes // b.vw), b.vw) if bias else None
+    return weights, pack_bias(b, bias, lanes, range(0, lanes, b.vw), b.vw) if bias else None
 
 
 def _emit(b, g, taps, packed, x, x_steps, y, size, add=None, mask=None, act=0, at=(0, 0), step=(1, 1)) -> None:

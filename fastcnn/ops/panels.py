@@ -35,12 +35,18 @@ class Panels:
         )
 
 
+def _cut(blocks: int, nv: int) -> list[tuple[int, int]]:
+    """The blocks [first, end) of each of the fewest panels of at most nv, as equal as can be: narrow tiles are slow."""
+    count = -(-blocks // nv)
+    return [(blocks * p // count, blocks * (p + 1) // count) for p in range(count)]
+
+
 def _spans(vw, lanes, lanes_per_group, red_per_group, red_vw, nv) -> list[tuple[int, int]]:
     """The blocks of reduction channels [first, end) that the groups of each panel need."""
     spans = []
-    for begin in range(0, -(-lanes // vw) * vw, nv * vw):
-        last = min(lanes, begin + nv * vw) - 1
-        low = begin // lanes_per_group * red_per_group // red_vw
+    for first, end in _cut(-(-lanes // vw), nv):
+        last = min(lanes, end * vw) - 1
+        low = first * vw // lanes_per_group * red_per_group // red_vw
         spans.append((low, -(-((last // lanes_per_group + 1) * red_per_group) // red_vw)))
     return spans
 
@@ -72,16 +78,15 @@ def make_panels(b, lanes, lanes_per_group, red_per_group, red_blocks, red_vw, bl
     taps: per run, [(reduction lane, tap offset)] of its elements, and the run's block relative to the panel's first.
     """
     vw = b.vw
-    blocks = -(-lanes // vw)
-    count = -(-blocks // nv)
+    cuts = _cut(-(-lanes // vw), nv)
     groups = max(1, lanes // lanes_per_group)
     spans = _spans(vw, lanes, lanes_per_group, red_per_group, red_vw, nv)
     need = _widest(spans) if groups > 1 else red_blocks
     x_panels, w_panels = [], []
-    for p, (low, _) in enumerate(spans):
+    for (first, end), (low, _) in zip(cuts, spans):
         low = min(low, red_blocks - need)
-        x_panels.append((low * block_stride, p * nv, min(nv, blocks - p * nv)))
-        w_panels.append((low * red_vw, p * nv * vw, min(nv * vw, lanes - p * nv * vw)))
+        x_panels.append((low * block_stride, first, end - first))
+        w_panels.append((low * red_vw, first * vw, min(end * vw, lanes) - first * vw))
     runs, red = [], []
     for block in range(need):
         for offset, elements in taps:
@@ -91,7 +96,7 @@ def make_panels(b, lanes, lanes_per_group, red_per_group, red_blocks, red_vw, bl
         np.array(runs, np.int64),
         Panels(
             nv,
-            count,
+            len(cuts),
             np.array(x_panels, np.int64),
             np.array(w_panels, np.int64),
             np.array(red, np.int64).reshape(-1, 2),
@@ -112,10 +117,13 @@ def unpack(b, packed, dw, panels: Panels, slots: int) -> None:
     b.emit("unpack_wgrad", packed.floats, src=packed.at(), dw=dw.at(), slots=slots, **panels.fields(b))
 
 
-def pack_bias(b, bias, lanes: int, count: int, width: int):
-    """Emit the packing of a bias (Storage) of `lanes` channels into `count` panels `width` wide; the packed storage."""
+def pack_bias(b, bias, lanes: int, firsts, width: int):
+    """Emit the packing of a bias (Storage) of `lanes` channels into panels `width` wide, which begin with the channels
+    `firsts`; the packed storage."""
+    count = len(firsts)
     packed = b.scratch(count * width)
-    table = [[0, p * width, max(0, min(width, lanes - p * width))] for p in range(count)]
+    ends = [min(end, lanes) for end in (*firsts[1:], lanes)]
+    table = [[0, first, max(0, end - first)] for first, end in zip(firsts, ends)]
     b.emit(
         "pack_weights",
         packed.floats,

@@ -198,7 +198,7 @@ def lower(b, f: Form, g: Geometry, x, w, bias, add, mask, y, act, pool=None, dat
         npanels=panels, k=k, nv=nv, red=red, lanes=lanes, s_red=s_red, s_lane=s_lane, red_phases=orders[0],
         lane_phases=orders[1], area=f.weights, u_p=u_p, side=f.side, r=f.taps,
     )  # fmt: skip
-    packed_bias = pack_bias(b, bias, lanes, panels_of_phase, width) if bias else None
+    packed_bias = pack_bias(b, bias, lanes, range(0, panels_of_phase * width, width), width) if bias else None
     kinds = kinds_of(f, g.n)
     parts = _parts(b, f.side, largest(kinds, 1), points * (k + panels * width), panels, panels * k * width)
     tiles = largest(kinds, parts)
