@@ -1,12 +1,15 @@
 /* Convolution with channels in the lanes: a register tile of m pixels x nb output vectors runs over the whole reduction. */
 #include "tile_c.h"
 
+#define CONV_C_LINE (VBYTES < 64 ? 64 / VBYTES : 1) /* pixels of a cache line */
+
 typedef struct {
     const int64_t *runs, *runs_end; /* a slab of the reduction */
     const float *w;                 /* the slab's part of the panel */
     const float *bias;
     const float *ahead; /* what to fetch for later, */
     int64_t lines;      /* so many cache lines per run (one by Winograd's tiles) */
+    int64_t asks;    /* for so many lines of y, add and mask to ask per run: a core has only few requests under way */
     int first, last; /* of the slabs: y starts from the bias, is finished with activation and mask */
 } conv_c_slab;
 
@@ -40,13 +43,15 @@ INLINE void conv_c_term(const int nb, const int m, vec acc[TILE_MAX][NV_MAX], co
     }
 }
 
-/* The sum over a slab. step: floats between pixels, a literal where they are next to each other: then VW terms at a time.
- * per_line: pixels of a cache line. */
-INLINE void conv_c_sum(const int nb, const int m, const int ahead, const fc_conv_lanes_c_args *a, const conv_c_slab *slab,
-                       const float *x, int64_t step, vec acc[TILE_MAX][NV_MAX]) {
+/* The sum over a slab. step: floats between pixels, a literal where they are next to each other: then VW terms at a time. What
+ * will be read or written in the end is asked for on the way. */
+INLINE void conv_c_sum(const int nb, const int m, const int ahead, const fc_conv_lanes_c_args *a,
+                       const conv_c_slab *slab, const float *x, int64_t step, const float *add, const float *mask,
+                       const float *y, vec acc[TILE_MAX][NV_MAX]) {
     const int64_t w_step = a->nv * VW;
-    const int dense = __builtin_constant_p(step), per_line = (dense || ahead) && VBYTES < 64 ? 64 / VBYTES : 1;
+    const int dense = __builtin_constant_p(step), per_line = dense || ahead ? CONV_C_LINE : 1;
     const float *w = slab->w;
+    int64_t asked = 0;
     for (const int64_t *runs = slab->runs; runs < slab->runs_end; runs++) {
         const float *base[(TILE_MAX + 2) / 3];
 #pragma GCC unroll 5
@@ -60,6 +65,12 @@ INLINE void conv_c_sum(const int nb, const int m, const int ahead, const fc_conv
         }
         for (int64_t i = 0, lines = ahead ? 1 : slab->lines; i < lines; i++)
             __builtin_prefetch(slab->ahead + 16 * ((runs - slab->runs) * lines + i), 0, 2);
+        for (int64_t i = 0; !ahead && i < slab->asks && asked < m; i++, asked += CONV_C_LINE)
+            for (int v = 0; v < nb; v++) {
+                __builtin_prefetch(y + asked * a->y_w + v * a->y_c, 1);
+                if (slab->last && add) __builtin_prefetch(add + asked * a->r_w + v * a->r_c);
+                if (slab->last && mask) __builtin_prefetch(mask + asked * a->m_w + v * a->m_c);
+            }
         int64_t left = a->run_len;
         for (; dense && left >= VW; left -= VW) {
             __asm__("" : "+r"(w)); /* else GCC loads ahead of this turn, and spills */
@@ -80,8 +91,7 @@ INLINE void conv_c_sum(const int nb, const int m, const int ahead, const fc_conv
 
 /* m, nb and ahead are literals. */
 INLINE void conv_c_body(const int nb, const int m, const int ahead, const fc_conv_lanes_c_args *a,
-                        const conv_c_slab *slab, const float *x, const float *add,
-                        const float *mask, float *y) {
+                        const conv_c_slab *slab, const float *x, const float *add, const float *mask, float *y) {
     vec acc[TILE_MAX][NV_MAX];
     const float *bias = slab->bias;
     if (slab->first) {
@@ -96,17 +106,10 @@ INLINE void conv_c_body(const int nb, const int m, const int ahead, const fc_con
             for (int v = 0; v < nb; v++) acc[p][v] = vload(y + p * a->y_w + v * a->y_c);
     }
 
-    /* What is read in the end is asked for now. */
-    for (int v = 0; v < nb && slab->last; v++)
-        for (int p = 0; p < m; p += 64 / VBYTES) {
-            if (add) __builtin_prefetch(add + p * a->r_w + v * a->r_c);
-            if (mask) __builtin_prefetch(mask + p * a->m_w + v * a->m_c);
-        }
-
     if (!ahead && a->x_w == VW) /* Winograd's few runs gain nothing */
-        conv_c_sum(nb, m, ahead, a, slab, x, VW, acc);
+        conv_c_sum(nb, m, ahead, a, slab, x, VW, add, mask, y, acc);
     else
-        conv_c_sum(nb, m, ahead, a, slab, x, a->x_w, acc);
+        conv_c_sum(nb, m, ahead, a, slab, x, a->x_w, add, mask, y, acc);
 
     if (slab->last && add)
 #pragma GCC unroll 14
@@ -129,10 +132,10 @@ INLINE void conv_c_body(const int nb, const int m, const int ahead, const fc_con
         for (int v = 0; v < nb; v++) vstore(y + p * a->y_w + v * a->y_c, acc[p][v]);
 }
 
-#define CONV_C_TILE(nb, m)                                                                                           \
-    static void conv_c_##nb##_##m(const fc_conv_lanes_c_args *a, const conv_c_slab *slab, const float *x,            \
-                                  const float *add, const float *mask, float *y) {                                   \
-        conv_c_body(nb, m, 0, a, slab, x, add, mask, y);                                                             \
+#define CONV_C_TILE(nb, m)                                                                                \
+    static void conv_c_##nb##_##m(const fc_conv_lanes_c_args *a, const conv_c_slab *slab, const float *x, \
+                                  const float *add, const float *mask, float *y) {                        \
+        conv_c_body(nb, m, 0, a, slab, x, add, mask, y);                                                  \
     }
 TILES(CONV_C_TILE)
 #define CONV_C_ENTRY(nb, m) TILE_ENTRY(conv_c, nb, m)
@@ -143,7 +146,8 @@ static const conv_c_tile conv_c_tiles[NV_MAX][TILE_MAX] = {TILES(CONV_C_ENTRY)};
 #define CONV_C_W_SLAB (96 * 1024)  /* bytes of a weight panel's slab, and */
 #define CONV_C_X_SLAB (192 * 1024) /* bytes of x that it meets: together they stay in the second-level cache */
 
-#define CONV_C_FEW 16 /* tiles that share a slab of weights: so few, at small batches, fetch the next panel's meanwhile */
+#define CONV_C_FEW \
+    16 /* tiles that share a slab of weights: so few, at small batches, fetch the next panel's meanwhile */
 
 /* Units [first, last) for panel p, over a slab of the reduction. */
 INLINE void conv_c_panel(const fc_conv_lanes_c_args *a, conv_c_slab *slab, int64_t p, int64_t rows, int64_t pixels,
@@ -155,6 +159,7 @@ INLINE void conv_c_panel(const fc_conv_lanes_c_args *a, conv_c_slab *slab, int64
     slab->w = a->w + (p * a->nruns + (slab->runs - a->runs)) * run_size;
     slab->ahead = slab->w + a->nruns * run_size;
     slab->lines = sharing > 0 && sharing <= CONV_C_FEW ? (run_size / 16 + sharing - 1) / sharing : 0;
+    slab->asks = runs > 0 ? (tile_rows(nb) / CONV_C_LINE + runs) / runs : 0;
     slab->bias = a->bias ? a->bias + p * a->nv * VW : 0;
     for (int64_t unit = first; unit < last; unit++) {
         int64_t piece = unit % pieces, row = unit / pieces % rows, n = unit / pieces / rows;
@@ -190,8 +195,10 @@ FC_DEFINE(conv_lanes_c) {
     for (int64_t begin = 0; begin < units && start < hi; begin += block) {
         int64_t count = begin + block < units ? block : units - begin, before = start;
         for (int64_t i = 0; i < slabs; i++) {
-            conv_c_slab slab = {.runs = a->runs + a->nruns * i / slabs, .runs_end = a->runs + a->nruns * (i + 1) / slabs,
-                                .first = i == 0, .last = i + 1 == slabs};
+            conv_c_slab slab = {.runs = a->runs + a->nruns * i / slabs,
+                                .runs_end = a->runs + a->nruns * (i + 1) / slabs,
+                                .first = i == 0,
+                                .last = i + 1 == slabs};
             start = before;
             for (int64_t p = 0; p < a->npanels && start < hi; p++) {
                 int64_t nb = a->panels[3 * p + 2], first, last;
