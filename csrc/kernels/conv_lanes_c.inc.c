@@ -8,7 +8,7 @@ typedef struct {
     const float *w;                 /* the slab's part of the panel */
     const float *bias;
     const float *ahead; /* what to fetch for later, */
-    int64_t lines;      /* so many cache lines per run (one by Winograd's tiles) */
+    int64_t lines;      /* so many cache lines per run */
     int64_t asks;    /* for so many lines of y, add and mask to ask per run: a core has only few requests under way */
     int first, last; /* of the slabs: y starts from the bias, is finished with activation and mask */
 } conv_c_slab;
@@ -63,8 +63,8 @@ INLINE void conv_c_sum(const int nb, const int m, const int ahead, const fc_conv
         } else { /* pixels of a planar input share a line or two */
             __builtin_prefetch(next + m * step);
         }
-        for (int64_t i = 0, lines = ahead ? 1 : slab->lines; i < lines; i++)
-            __builtin_prefetch(slab->ahead + 16 * ((runs - slab->runs) * lines + i), 0, 2);
+        for (int64_t i = 0; i < slab->lines; i++)
+            __builtin_prefetch(slab->ahead + 16 * ((runs - slab->runs) * slab->lines + i), 0, 2);
         for (int64_t i = 0; !ahead && i < slab->asks && asked < m; i++, asked += CONV_C_LINE)
             for (int v = 0; v < nb; v++) {
                 __builtin_prefetch(y + asked * a->y_w + v * a->y_c, 1);
