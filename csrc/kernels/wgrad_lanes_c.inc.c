@@ -19,10 +19,12 @@ INLINE void wgrad_c_body(const int nb, const int m, const fc_wgrad_lanes_c_args 
     for (int p = 0; p < m; p++)
 #pragma GCC unroll 4
         for (int v = 0; v < nb; v++) acc[p][v] = (vec){0};
+    const float *ask = dw; /* for what will be added to, on the way */
     for (int64_t row = 0; row < rows; row++, x += a->x_h, dy += a->y_h) {
         const float *xp = x, *dp = dy;
         for (int64_t ow = a->ow; ow > 0; ow--, xp += x_w, dp += y_w) {
             __builtin_prefetch(xp + next);
+            if (ask < dw + m * dw_step) __builtin_prefetch(ask, 1), ask += 16;
             vec d[NV_MAX];
 #pragma GCC unroll 4
             for (int v = 0; v < nb; v++) d[v] = vload(dp + v * y_c);
