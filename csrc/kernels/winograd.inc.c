@@ -89,6 +89,12 @@ INLINE const int64_t *winograd_phases(int64_t apart, const int64_t *phases) {
     return apart > 1 ? phases : one;
 }
 
+/* Asks for rows x cols pixels from p on. */
+INLINE void winograd_ask(int64_t rows, int64_t cols, const float *p, int64_t p_h) {
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < cols * VBYTES; j += 64) __builtin_prefetch((const char *)(p + i * p_h) + j);
+}
+
 /* The points of pairs [from, to) of a part's tiles [first, first + count): v[point * v_p + block * v_block + tile * v_tile], block
  * by block of each phase. */
 static void winograd_points(winograd_source s, const winograd_part *part, int from, int to, int64_t first,
@@ -101,6 +107,14 @@ static void winograd_points(winograd_source s, const winograd_part *part, int fr
             const float *begin = s.x + at.n * s.x_n + block * s.x_c + step * (at.row * x_h + at.col * x_w);
             const int rows = (int)(at.rows + part->r - 1), cols = (int)(at.cols + part->r - 1);
             for (int pair = from; pair < to; pair++) {
+                if (to - from > 1 &&
+                    s.apart == 1) { /* what the next tile has beside: one pair finds x read by another */
+                    const float *beside = begin + 2 * pair * s.x_h + part->side * VW;
+                    if (part->side == 9)
+                        winograd_ask(2, 7, beside, s.x_h);
+                    else
+                        winograd_ask(2, 4, beside, s.x_h);
+                }
                 float *to_v = v + (pair - from) * pair_points * v_p + block * v_block + tile * v_tile;
                 for (int64_t phase = 0; phase < phases;
                      phase++, to_v += s.blocks * v_block) { /* they share lines of x */
@@ -120,12 +134,6 @@ static void winograd_points(winograd_source s, const winograd_part *part, int fr
             }
         }
     }
-}
-
-/* Asks for the m x m pixels from p on, every apart-th of every apart-th row. */
-INLINE void winograd_ask(const int m, const int apart, const float *p, int64_t p_h) {
-    for (int i = 0; i < m; i++)
-        for (int j = 0; j < m * apart * VBYTES; j += 64) __builtin_prefetch((const char *)(p + apart * i * p_h) + j);
 }
 
 /* The maxima of a row of windows of 2x2 of two rows of outputs, and, with taps, where they are: as max_pool's. */
@@ -157,8 +165,11 @@ INLINE void winograd_out_body(const int side, const int r, const int rows, const
     vec b = a->bias ? vload(a->bias + block * VW) : (vec){0};
     const float *mask = a->mask ? a->mask + at->n * a->m_n + block * a->m_c + row * a->m_h + col * VW : 0;
     const float *add = a->add ? a->add + at->n * a->r_n + block * a->r_c + row * a->r_h + col * VW : 0;
-    if (mask) winograd_ask(m, apart, mask + 2 * apart * m * VW, a->m_h); /* of the tile after the next one */
-    if (add) winograd_ask(m, apart, add + 2 * apart * m * VW, a->r_h);
+    float *to = a->y + at->n * a->y_n + block * a->y_c + row / shrink * a->y_h + col / shrink * VW;
+    const int64_t wide = apart * m; /* asked for: of the tile after the next one, and the next one's outputs */
+    if (mask) winograd_ask(m, wide, mask + 2 * wide * VW, apart * a->m_h);
+    if (add) winograd_ask(m, wide, add + 2 * wide * VW, apart * a->r_h);
+    winograd_ask(m / shrink, wide / shrink, to + wide / shrink * VW, apart * a->y_h);
     vec t[TAPS_MOST][SIDE_MOST] = {{{0}}}, y[2][TAPS_MOST];
 #pragma GCC unroll 9
     for (int j = 0; j < col_points; j++) {
@@ -169,7 +180,6 @@ INLINE void winograd_out_body(const int side, const int r, const int rows, const
 #pragma GCC unroll 7
         for (int i = 0; i < rows; i++) t[i][j] = y[0][i];
     }
-    float *to = a->y + at->n * a->y_n + block * a->y_c + row / shrink * a->y_h + col / shrink * VW;
     uint8_t *taps =
         pool && a->taps ? a->taps + ((at->n * a->outs + block) * (a->oh / 2) + row / 2) * taps_h + col / 2 * VW : 0;
 #pragma GCC unroll 7
