@@ -103,14 +103,16 @@ def _place(b, g: Geometry, pixels, add, mask, dx) -> None:
 
 
 # ---- forward ---------------------------------------------------------------------------------------------------------
-def _forward_panels(b, g: Geometry, x, nv):
+def _forward_panels(b, g: Geometry, x, nv, few=False):
+    """few: of a block that lacks more than a quarter of its channels, runs over those that it has, tap by tap."""
     area = g.kh * g.kw
     red_vw = x.lanes
+    lanes = g.c if few and 4 * g.c < 3 * red_vw else red_vw
     row, pixel = g.dilation[0] * x.sh, g.dilation[1] * x.lanes
     taps = []
     for kh in range(g.kh):
-        elements = [[(lane, kh * g.kw + kw) for lane in range(red_vw)] for kw in range(g.kw)]
-        if g.dilation[1] == 1:
+        elements = [[(lane, kh * g.kw + kw) for lane in range(lanes)] for kw in range(g.kw)]
+        if g.dilation[1] == 1 and lanes == red_vw:
             taps.append((kh * row, sum(elements, [])))
         else:
             taps += [(kh * row + kw * pixel, elements[kw]) for kw in range(g.kw)]
@@ -129,7 +131,8 @@ def lower_forward(b, g, x, w, bias, add, y, act, pool=None):
         return conv_taps.lower_forward(b, g, x, w, bias, add, y, act)
     skips = _skips(g, x)
     reads, source = _side_by_side(b, g) if skips else (g, x)
-    sums = _pack(b, *_forward_panels(b, reads, source, choose_nv(b, g.o, g.og, g.cg, g.ow)), w, bias, g.o)
+    panels = _forward_panels(b, reads, source, choose_nv(b, g.o, g.og, g.cg, g.ow), few=True)
+    sums = _pack(b, *panels, w, bias, g.o)
     steps = (source.sn, reads.stride[0] * source.sh, reads.stride[1] * source.lanes)
     origin = window_origin(reads, source, source.lanes)
     for x_part, y_part, add_part in parts(g, source.images, x, y, add):
