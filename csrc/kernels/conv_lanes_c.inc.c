@@ -9,7 +9,7 @@ typedef struct {
     const float *bias;
     const float *ahead; /* what to fetch for later, */
     int64_t lines;      /* so many cache lines per run */
-    int64_t asks;    /* for so many lines of y, add and mask to ask per run: a core has only few requests under way */
+    int64_t asks; /* pixels of y, add and mask to ask for per run, lines of them: a core has few requests under way */
     int first, last; /* of the slabs: y starts from the bias, is finished with activation and mask */
 } conv_c_slab;
 
@@ -67,7 +67,7 @@ INLINE void conv_c_sum(const int nb, const int m, const int ahead, const fc_conv
             __builtin_prefetch(slab->ahead + 16 * ((runs - slab->runs) * slab->lines + i), 0, 2);
         for (int64_t i = 0; !ahead && i < slab->asks && asked < m; i++, asked += CONV_C_LINE)
             for (int v = 0; v < nb; v++) {
-                __builtin_prefetch(y + asked * a->y_w + v * a->y_c, 1);
+                if (slab->first) __builtin_prefetch(y + asked * a->y_w + v * a->y_c, 1);
                 if (slab->last && add) __builtin_prefetch(add + asked * a->r_w + v * a->r_c);
                 if (slab->last && mask) __builtin_prefetch(mask + asked * a->m_w + v * a->m_c);
             }
@@ -146,8 +146,8 @@ static const conv_c_tile conv_c_tiles[NV_MAX][TILE_MAX] = {TILES(CONV_C_ENTRY)};
 #define CONV_C_W_SLAB (96 * 1024)  /* bytes of a weight panel's slab, and */
 #define CONV_C_X_SLAB (192 * 1024) /* bytes of x that it meets: together they stay in the second-level cache */
 
-#define CONV_C_FEW \
-    16 /* tiles that share a slab of weights: so few, at small batches, fetch the next panel's meanwhile */
+/* Tiles that share a slab of weights: so few, at small batches, fetch the next panel's meanwhile. */
+#define CONV_C_FEW 16
 
 /* Units [first, last) for panel p, over a slab of the reduction. */
 INLINE void conv_c_panel(const fc_conv_lanes_c_args *a, conv_c_slab *slab, int64_t p, int64_t rows, int64_t pixels,
@@ -159,7 +159,7 @@ INLINE void conv_c_panel(const fc_conv_lanes_c_args *a, conv_c_slab *slab, int64
     slab->w = a->w + (p * a->nruns + (slab->runs - a->runs)) * run_size;
     slab->ahead = slab->w + a->nruns * run_size;
     slab->lines = sharing > 0 && sharing <= CONV_C_FEW ? (run_size / 16 + sharing - 1) / sharing : 0;
-    slab->asks = runs > 0 ? (tile_rows(nb) / CONV_C_LINE + runs) / runs : 0;
+    slab->asks = runs > 0 ? (tile_rows(nb) / CONV_C_LINE + runs) / runs : 0; /* a phase may have no taps */
     slab->bias = a->bias ? a->bias + p * a->nv * VW : 0;
     for (int64_t unit = first; unit < last; unit++) {
         int64_t piece = unit % pieces, row = unit / pieces % rows, n = unit / pieces / rows;

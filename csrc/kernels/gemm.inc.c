@@ -131,10 +131,9 @@ INLINE void gemm_tile(const int vectors, const int ahead, const float *a, int64_
     for (int i = 0; i < GEMM_MR; i += 3) third[i / 3] = a + i * a_i;
     const float *next_c = c, *next_b = o->next_b;
     for (int64_t rows = GEMM_MR; k > 0; k -= GEMM_STEP) {
-        do { /* at least one row of C, and then rows of the tile below */
+        const int64_t steps = (k - 1) / GEMM_STEP; /* to come: a row of C at each, more now if they are too few */
+        for (int64_t now = rows > steps ? rows - steps : 1; now > 0 && rows > 0; now--, rows--, next_c += c_m)
             __builtin_prefetch(next_c, 1), __builtin_prefetch(next_c + vectors * VW - 1, 1);
-            next_c += c_m, rows--;
-        } while (rows > k / GEMM_STEP);
         if (ahead) {
             GEMM_EACH_ROW(ASK)
         } else {

@@ -2,8 +2,9 @@
  * over a block of rows, whose dy stays in a near cache, and kept in dw between blocks. */
 #include "tile_c.h"
 
-/* Bytes of dy of a block of rows: a pixel of 16 lanes has twice as many, and tiles that reread dy from the second level,
- * but go over dw a quarter as often, won (1x1 layers of ResNet-50 on Zen 5: 1.01 to 1.15; of 8 lanes 0.9 to 1.03). */
+/* Bytes of dy of a block of rows. After each block, sums go to dw and back. With 8 lanes a block that stays in the first
+ * cache is fastest; with 16 it would be a row or two, and longer ones from the second cache win (1x1 layers of ResNet-50 on
+ * Zen 5: 1.01 to 1.15 x; with 8 lanes 0.9 to 1.03). */
 #define WGRAD_C_BLOCK ((VW == 16 ? 64 : 16) * 1024)
 #define WGRAD_C_DW (192 * 1024) /* bytes of dw that are kept in the second-level cache meanwhile */
 

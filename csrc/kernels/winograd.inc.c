@@ -107,8 +107,9 @@ static void winograd_points(winograd_source s, const winograd_part *part, int fr
             const float *begin = s.x + at.n * s.x_n + block * s.x_c + step * (at.row * x_h + at.col * x_w);
             const int rows = (int)(at.rows + part->r - 1), cols = (int)(at.cols + part->r - 1);
             for (int pair = from; pair < to; pair++) {
-                if (to - from > 1 &&
-                    s.apart == 1) { /* what the next tile has beside: one pair finds x read by another */
+                if (to - from > 1 && s.apart == 1) {
+                    /* What the next tile has beside, at 3 taps (of one pair alone, another has read it). Literals: loops
+                     * of `step` took half of what this wins. */
                     const float *beside = begin + 2 * pair * s.x_h + part->side * VW;
                     if (part->side == 9)
                         winograd_ask(2, 7, beside, s.x_h);
@@ -295,7 +296,8 @@ static void winograd_product(const fc_winograd_args *a, const winograd_part *til
             int64_t nb = a->outs - out < a->nv ? a->outs - out : a->nv;
             int64_t parts = (count + tile_rows(nb) - 1) / tile_rows(nb), rows = count / parts, longer = count % parts;
             const float *u = a->u + p * a->u_p + panel * panel_size;
-            const float *next = panel + 1 < end ? u + panel_size : a->u + (p + 1) * a->u_p + begin * panel_size;
+            const float *next_panel = panel + 1 < end ? u + panel_size : a->u + (p + 1) * a->u_p + begin * panel_size;
+            const float *next = next_panel + low * VW * width;
             const int64_t runs = high - low, panel_lines = runs * VW * width / 16;
             const int64_t lines = far ? (panel_lines + parts * runs - 1) / (parts * runs) : 1;
             for (int64_t from = low; from < high; from += summed) {

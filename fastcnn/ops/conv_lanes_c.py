@@ -205,6 +205,7 @@ def lower_weight(b, g, x, dy, dw):
     nv = min(3, blocks) if g.groups == 1 else choose_nv(b, g.o, g.og, g.cg, g.ow)
     runs, run_len, panels = _forward_panels(b, g, x, nv)
     slots = gradient_slots(panels.count * len(runs) * -(-run_len // 8), g.n)
+    nv = panels.width_vectors
     width = nv * b.vw
     packed = b.scratch(slots * panels.count * len(panels.red) * width)
     b.emit(

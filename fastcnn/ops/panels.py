@@ -35,16 +35,19 @@ class Panels:
         )
 
 
-def _cut(blocks: int, nv: int) -> list[tuple[int, int]]:
-    """The blocks [first, end) of each of the fewest panels of at most nv, as equal as can be: narrow tiles are slow."""
+def _cut(blocks: int, nv: int, groups: bool) -> list[tuple[int, int]]:
+    """The blocks [first, end) of each of the fewest panels of at most nv: as equal as can be, because narrow tiles are
+    slow; with groups, which then begin where panels do more often, of nv but for the last."""
     count = -(-blocks // nv)
+    if groups:
+        return [(p * nv, min((p + 1) * nv, blocks)) for p in range(count)]
     return [(blocks * p // count, blocks * (p + 1) // count) for p in range(count)]
 
 
 def _spans(vw, lanes, lanes_per_group, red_per_group, red_vw, nv) -> list[tuple[int, int]]:
     """The blocks of reduction channels [first, end) that the groups of each panel need."""
     spans = []
-    for first, end in _cut(-(-lanes // vw), nv):
+    for first, end in _cut(-(-lanes // vw), nv, lanes > lanes_per_group):
         last = min(lanes, end * vw) - 1
         low = first * vw // lanes_per_group * red_per_group // red_vw
         spans.append((low, -(-((last // lanes_per_group + 1) * red_per_group) // red_vw)))
@@ -72,13 +75,13 @@ def choose_nv(b, lanes, lanes_per_group, red_per_group, pixels) -> int:
 
 
 def make_panels(b, lanes, lanes_per_group, red_per_group, red_blocks, red_vw, block_stride, taps, nv, group):
-    """Panels of nv vectors of lane channels, each over the reduction blocks that its groups need.
+    """Panels of at most nv vectors of lane channels, each over the reduction blocks that its groups need.
 
     red_blocks, red_vw: how many blocks of reduction channels there are and how wide (1 when planar).
     taps: per run, [(reduction lane, tap offset)] of its elements, and the run's block relative to the panel's first.
     """
     vw = b.vw
-    cuts = _cut(-(-lanes // vw), nv)
+    cuts = _cut(-(-lanes // vw), nv, lanes > lanes_per_group)
     groups = max(1, lanes // lanes_per_group)
     spans = _spans(vw, lanes, lanes_per_group, red_per_group, red_vw, nv)
     need = _widest(spans) if groups > 1 else red_blocks
@@ -95,7 +98,7 @@ def make_panels(b, lanes, lanes_per_group, red_per_group, red_blocks, red_vw, bl
     return (
         np.array(runs, np.int64),
         Panels(
-            nv,
+            max(end - first for first, end in cuts),
             len(cuts),
             np.array(x_panels, np.int64),
             np.array(w_panels, np.int64),
