@@ -298,8 +298,7 @@ static void winograd_product(const fc_winograd_args *a, const winograd_part *til
             const float *u = a->u + p * a->u_p + panel * panel_size;
             const float *next_panel = panel + 1 < end ? u + panel_size : a->u + (p + 1) * a->u_p + begin * panel_size;
             const float *next = next_panel + low * VW * width;
-            const int64_t runs = high - low, panel_lines = runs * VW * width / 16;
-            const int64_t lines = far ? (panel_lines + parts * runs - 1) / (parts * runs) : 1;
+            const int64_t lines = far ? (VW * width / 16 + parts - 1) / parts : 1;
             for (int64_t from = low; from < high; from += summed) {
                 const int64_t end_of_sum = from + summed < high ? from + summed : high;
                 conv_c_slab slab = {.runs = a->runs + from,
@@ -311,7 +310,7 @@ static void winograd_product(const fc_winograd_args *a, const winograd_part *til
                 for (int64_t part = 0, at = 0; part < parts; part++) {
                     int64_t height = rows + (part < longer);
                     float *sums = to + at * width;
-                    slab.ahead = next + 16 * lines * (part * runs + from - low);
+                    slab.ahead = next + 16 * lines * (part * (high - low) + from - low);
                     winograd_tiles[nb - 1][height - 1](&product, &slab, v + p * v_p + (first + at) * VW,
                                                        from > low ? sums : 0, 0, sums);
                     at += height;

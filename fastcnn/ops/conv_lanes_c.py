@@ -201,13 +201,11 @@ def lower_weight(b, g, x, dy, dw):
         reads, pixels = _side_by_side(b, g, g.n)
         _pick(b, g, x, pixels)
         g, x = reads, pixels
-    blocks = -(-g.o // b.vw)
-    nv = min(3, blocks) if g.groups == 1 else choose_nv(b, g.o, g.og, g.cg, g.ow)
-    runs, run_len, panels = _forward_panels(b, g, x, nv)
+    most = 3 if g.groups == 1 else choose_nv(b, g.o, g.og, g.cg, g.ow)
+    runs, run_len, panels = _forward_panels(b, g, x, most)
     slots = gradient_slots(panels.count * len(runs) * -(-run_len // 8), g.n)
     nv = panels.width_vectors
-    width = nv * b.vw
-    packed = b.scratch(slots * panels.count * len(panels.red) * width)
+    packed = b.scratch(slots * panels.count * len(panels.red) * nv * b.vw)
     b.emit(
         "wgrad_lanes_c",
         g.macs,

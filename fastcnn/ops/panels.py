@@ -35,19 +35,20 @@ class Panels:
         )
 
 
-def _cut(blocks: int, nv: int, groups: bool) -> list[tuple[int, int]]:
-    """The blocks [first, end) of each of the fewest panels of at most nv: as equal as can be, because narrow tiles are
-    slow; with groups, which then begin where panels do more often, of nv but for the last."""
+def _cut(vw, lanes, lanes_per_group, nv) -> list[tuple[int, int]]:
+    """The blocks of lanes [first, end) of each of the fewest panels of at most nv: as equal as can be, because narrow
+    tiles are slow; with groups, which then begin where panels do more often, of nv but for the last."""
+    blocks = -(-lanes // vw)
     count = -(-blocks // nv)
-    if groups:
+    if lanes > lanes_per_group:
         return [(p * nv, min((p + 1) * nv, blocks)) for p in range(count)]
     return [(blocks * p // count, blocks * (p + 1) // count) for p in range(count)]
 
 
-def _spans(vw, lanes, lanes_per_group, red_per_group, red_vw, nv) -> list[tuple[int, int]]:
+def _spans(cuts, vw, lanes, lanes_per_group, red_per_group, red_vw) -> list[tuple[int, int]]:
     """The blocks of reduction channels [first, end) that the groups of each panel need."""
     spans = []
-    for first, end in _cut(-(-lanes // vw), nv, lanes > lanes_per_group):
+    for first, end in cuts:
         last = min(lanes, end * vw) - 1
         low = first * vw // lanes_per_group * red_per_group // red_vw
         spans.append((low, -(-((last // lanes_per_group + 1) * red_per_group) // red_vw)))
@@ -68,7 +69,8 @@ def choose_nv(b, lanes, lanes_per_group, red_per_group, pixels) -> int:
         tiles = -(-pixels // rows)
         longer, short = pixels % tiles, pixels // tiles
         steps = longer * max(8, (short + 1) * nv) + (tiles - longer) * max(8, short * nv) + 2 * tiles
-        reduction = _widest(_spans(b.vw, lanes, lanes_per_group, red_per_group, b.vw, nv))
+        cuts = _cut(b.vw, lanes, lanes_per_group, nv)
+        reduction = _widest(_spans(cuts, b.vw, lanes, lanes_per_group, red_per_group, b.vw))
         return reduction * steps / nv, nv != b.tile_nv
 
     return min(range(1, min(-(-lanes // b.vw), b.tile_nv + 1) + 1), key=cost)
@@ -81,9 +83,9 @@ def make_panels(b, lanes, lanes_per_group, red_per_group, red_blocks, red_vw, bl
     taps: per run, [(reduction lane, tap offset)] of its elements, and the run's block relative to the panel's first.
     """
     vw = b.vw
-    cuts = _cut(-(-lanes // vw), nv, lanes > lanes_per_group)
+    cuts = _cut(vw, lanes, lanes_per_group, nv)
     groups = max(1, lanes // lanes_per_group)
-    spans = _spans(vw, lanes, lanes_per_group, red_per_group, red_vw, nv)
+    spans = _spans(cuts, vw, lanes, lanes_per_group, red_per_group, red_vw)
     need = _widest(spans) if groups > 1 else red_blocks
     x_panels, w_panels = [], []
     for (first, end), (low, _) in zip(cuts, spans):
