@@ -12,7 +12,8 @@ def markdown(report: dict) -> str:
     lines = [
         f"{m['cpu']}, {m['cpus']} CPUs; float32 multiply-add peak {peaks} thread(s).",
         f"Medians of {report['rounds']} interleaved rounds{', smaller problems (--quick)' if report['quick'] else ''}. "
-        + ", ".join(f"{k} {v}" for k, v in report["versions"].items()),
+        + ", ".join(f"{k} {v}" for k, v in report["versions"].items())
+        + (f". Runs that others disturbed to the last try: {report['disturbed']}" if report["disturbed"] else ""),
         *(comparison(rows) if rows else []),
         *scaling([row for row in report["rows"] if "place" in row]),
     ]
