@@ -103,14 +103,22 @@ INLINE int64_t wgrad_c_groups(const fc_wgrad_lanes_c_args *a) {
     return best_groups;
 }
 
-/* Threads share the runs of all groups and slots; each takes as many at a time as fit, all over the same blocks of rows. */
+/* Threads share the runs of all groups and slots, each of which weighs as much as its group has vectors; each takes as many at a
+ * time as fit, all over the same blocks of rows. */
 FC_DEFINE(wgrad_lanes_c) {
-    int64_t groups = wgrad_c_groups(a), fit = wgrad_c_fit(a, (a->npanels + groups - 1) / groups), lo, hi;
-    share(a->slots * groups * a->nruns, ith, nth, &lo, &hi);
-    for (int64_t at = lo, count; at < hi; at += count) {
-        int64_t first = at % a->nruns, group = at / a->nruns % groups, slot = at / a->nruns / groups;
-        int64_t left = hi - at < a->nruns - first ? hi - at : a->nruns - first, parts = (left + fit - 1) / fit;
-        count = (left + parts - 1) / parts;
-        wgrad_c_unit(a, slot, a->npanels * group / groups, a->npanels * (group + 1) / groups, first, first + count);
-    }
+    int64_t groups = wgrad_c_groups(a), fit = wgrad_c_fit(a, (a->npanels + groups - 1) / groups);
+    int64_t vectors = 0, start = 0, lo, hi;
+    for (int64_t p = 0; p < a->npanels; p++) vectors += a->panels[3 * p + 2];
+    share(a->slots * vectors * a->nruns, ith, nth, &lo, &hi);
+    for (int64_t slot = 0; slot < a->slots; slot++)
+        for (int64_t group = 0; group < groups; group++) {
+            int64_t begin = a->npanels * group / groups, end = a->npanels * (group + 1) / groups, weight = 0, first, last;
+            for (int64_t p = begin; p < end; p++) weight += a->panels[3 * p + 2];
+            rows_within(start, weight, a->nruns, lo, hi, &first, &last);
+            start += weight * a->nruns;
+            const int64_t parts = (last - first + fit - 1) / fit;
+            for (int64_t part = 0; part < parts; part++)
+                wgrad_c_unit(a, slot, begin, end, first + (last - first) * part / parts,
+                             first + (last - first) * (part + 1) / parts);
+        }
 }
