@@ -334,31 +334,54 @@ FC_DEFINE(transpose) {
     }
 }
 
-/* ROWS x COLUMNS dot products over k: vectors first, then the tail as one partial vector. */
-#define GEMV_TILE(ROWS, COLUMNS)                                                                                \
-    static void gemv_tile_##ROWS##x##COLUMNS(const fc_gemv_args *a, int64_t m, int64_t n) {                     \
-        vec acc[ROWS][COLUMNS];                                                                                 \
-        const float *x = a->x + m * a->x_m, *w = a->w + n * a->w_n;                                             \
-        const int64_t x_m = a->x_m, w_n = a->w_n, k = a->k;                                                     \
-        _Pragma("GCC unroll 8") for (int i = 0; i < ROWS; i++)                                                  \
-            _Pragma("GCC unroll 8") for (int j = 0; j < COLUMNS; j++) acc[i][j] = vset(0.0f);                   \
-        int64_t p = 0;                                                                                          \
-        for (; p + VW <= k; p += VW) _Pragma("GCC unroll 8") for (int j = 0; j < COLUMNS; j++) {                \
-                const vec v = vload(w + j * w_n + p);                                                           \
-                _Pragma("GCC unroll 8") for (int i = 0; i < ROWS; i++) acc[i][j] += v * vload(x + i * x_m + p); \
-            }                                                                                                   \
-        if (p < k) _Pragma("GCC unroll 8") for (int j = 0; j < COLUMNS; j++) {                                  \
-                const vec v = tail_load(w + j * w_n + p, k - p);                                                \
-                _Pragma("GCC unroll 8") for (int i = 0; i < ROWS; i++) acc[i][j] +=                             \
-                    v * tail_load(x + i * x_m + p, k - p);                                                      \
-            }                                                                                                   \
-        _Pragma("GCC unroll 8") for (int i = 0; i < ROWS; i++)                                                  \
-            _Pragma("GCC unroll 8") for (int j = 0; j < COLUMNS; j++) {                                         \
-            float y = vsum(acc[i][j]) + (a->bias ? a->bias[n + j] : 0.0f);                                      \
-            a->y[(m + i) * a->y_m + n + j] = a->act && y <= 0.0f ? 0.0f : y;                                    \
-        }                                                                                                       \
-    }
+/* The last elements of a row of k, in lanes of a vector that `keep` says; those before them have been read. */
+INLINE vec gemv_last(const float *row, int64_t k, ivec keep) {
+    return k >= VW ? (vec)((ivec)vload(row + k - VW) & keep) : tail_load(row, k);
+}
 
+/* rows x columns dot products, both literals: vectors first, then what is left. */
+INLINE void gemv_tile(const int rows, const int columns, const fc_gemv_args *a, int64_t m, int64_t n) {
+    const float *x = a->x + m * a->x_m, *w = a->w + n * a->w_n;
+    const int64_t x_m = a->x_m, w_n = a->w_n, k = a->k, left = k % VW;
+    vec acc[4][8] = {0};
+    for (int64_t p = 0; p + VW <= k; p += VW)
+#pragma GCC unroll 8
+        for (int j = 0; j < columns; j++) {
+            const vec v = vload(w + j * w_n + p);
+#pragma GCC unroll 4
+            for (int i = 0; i < rows; i++) acc[i][j] += v * vload(x + i * x_m + p);
+        }
+    if (left) {
+        ivec keep;
+        for (int lane = 0; lane < VW; lane++) keep[lane] = lane >= VW - left ? -1 : 0;
+#pragma GCC unroll 8
+        for (int j = 0; j < columns; j++) {
+            const vec v = gemv_last(w + j * w_n, k, keep);
+#pragma GCC unroll 4
+            for (int i = 0; i < rows; i++) acc[i][j] += v * gemv_last(x + i * x_m, k, keep);
+        }
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < rows; i++) {
+        float *y = a->y + (m + i) * a->y_m + n, sums[8];
+#pragma GCC unroll 8
+        for (int j = 0; j < columns; j++) {
+            if (columns % 4 == 0 && j % 4 == 0)
+                *(quad_u *)(sums + j) = sum_four(acc[i][j], acc[i][j + 1], acc[i][j + 2], acc[i][j + 3]);
+            else if (columns % 4)
+                sums[j] = vsum(acc[i][j]);
+        }
+        for (int j = 0; j < columns; j++) {
+            const float sum = sums[j] + (a->bias ? a->bias[n + j] : 0.0f);
+            y[j] = a->act && sum <= 0.0f ? 0.0f : sum;
+        }
+    }
+}
+
+#define GEMV_TILE(rows, columns)                                                                 \
+    static void gemv_tile_##rows##x##columns(const fc_gemv_args *a, int64_t m, int64_t n) { \
+        gemv_tile(rows, columns, a, m, n);                                                       \
+    }
 GEMV_TILE(1, 1)
 GEMV_TILE(1, 8)
 GEMV_TILE(4, 1)
