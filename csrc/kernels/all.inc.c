@@ -6,6 +6,7 @@
 #include "conv_lanes_c.inc.c"
 #include "depthwise.inc.c"
 #include "conv_few.inc.c"
+#include "conv_pixels.inc.c"
 #include "conv_lanes_n.inc.c"
 #include "wgrad_lanes_c.inc.c"
 #include "winograd.inc.c"

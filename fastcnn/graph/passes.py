@@ -233,7 +233,7 @@ def fuse_pooling(nodes, roots, layout, vw) -> None:
             continue
         if layout == LANES_C and node.outputs[1].dtype != "uint8":  # see narrow_positions
             continue
-        if producer.op.pools(producer, layout, vw):
+        if producer.op.pools(producer, layout, vw, places=uses[node.outputs[1].id] > 0):
             producer.attrs = {**producer.attrs, "pool": True}
             _absorb(producer, node)
 

@@ -18,7 +18,7 @@ from .backward import gradients
 from .lower import LANES_C, LANES_N, Builder, Ref, Storage
 from .trace import Symbol, topological
 
-SERIAL_PROGRAM = 2e5  # multiply-adds (some 10 us) below which other threads, awake, cost more than they save
+SERIAL_PROGRAM = 3e4  # multiply-adds a lane (some 10 us) below which other threads, awake, cost more than they save
 PREPARING = {  # kernels that turn weights into what others read, and what they write
     "pack_weights": ("out",),
     "gemm_pack_b": ("bp",),
@@ -93,7 +93,7 @@ class Program:
             b.emit(kernel, 4.0 * longest, phase="update", **refs)
         if not (updates or at_once):
             self._hoist_packing(b)
-        if sum(step.work for step in b.steps) < SERIAL_PROGRAM:
+        if sum(step.work for step in b.steps) < SERIAL_PROGRAM * vw:
             for step in b.steps:
                 step.threads = 1
         self.bounds = b.order(PHASES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .. import _core
 from ..graph.lower import LANES_C, LANES_N, NO_HALO, PLAIN
 from ..graph.trace import add_node
-from . import conv_lanes_c, conv_lanes_n, winograd, winograd_n, winograd_planar
+from . import conv_lanes_c, conv_lanes_n, conv_pixels, winograd, winograd_n, winograd_planar
 from .base import OPS, Op, check_float, check_rank
 from .geometry import frame, geometry, planar
 
@@ -76,10 +76,13 @@ class Conv2d(Op):
         g = geometry(node.inputs[0].shape, node.inputs[1].shape, node.attrs)
         return _frame(layout, g, _x_halo(layout, g), planar(g))
 
-    def pools(self, node, layout, vw) -> bool:
-        """Whether the kernel can take 2x2 maxima of the result in the same pass."""
+    def pools(self, node, layout, vw, places) -> bool:
+        """Whether the kernel can take 2x2 maxima of the result in the same pass. places: with where they are."""
         g = geometry(node.inputs[0].shape, node.inputs[1].shape, node.attrs)
-        return winograd_n.pools(g) if layout == LANES_N else winograd.pools(vw, g)
+        if layout == LANES_N:
+            return winograd_n.pools(g)
+        alone = not places and not node.attrs.get("add") and not winograd_planar.choose(vw, g)
+        return winograd.pools(vw, g) or (alone and conv_pixels.fits(vw, g, pool=True))
 
     def lower(self, node, b):
         g = geometry(node.inputs[0].shape, node.inputs[1].shape, node.attrs)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..graph.lower import LANES_C, Ref, Storage
-from . import conv_taps, winograd, winograd_planar
+from . import conv_pixels, conv_taps, winograd, winograd_planar
 from .geometry import Geometry, gradient_slots, window_origin
 from .panels import Panels, beside, choose_nv, each_phase, make_panels, pack, pack_bias, part_images, parts, unpack
 
@@ -122,11 +122,13 @@ def _forward_panels(b, g: Geometry, x, nv, few=False):
 
 
 def lower_forward(b, g, x, w, bias, add, y, act, pool=None):
-    """pool: as winograd.lower's, which alone can do it."""
+    """pool: as winograd.lower's; conv_pixels can do without the places."""
     if form := winograd_planar.choose(b.vw, g):
         return winograd_planar.lower(b, form, g, x, w, bias, add, y, act)
     if form := winograd.choose(b.vw, g, pool=pool is not None):
         return winograd.lower(b, form, g, x, w, bias, add, None, y, act, pool)
+    if conv_pixels.fits(b.vw, g, pool is not None) and add is None:
+        return conv_pixels.lower(b, g, x, w, bias, y, act, pool is not None)
     if conv_taps.fits_forward(g):
         return conv_taps.lower_forward(b, g, x, w, bias, add, y, act)
     skips = _skips(g, x)

@@ -1,0 +1,49 @@
+"""First layers with few outputs, with pixels in the lanes of the sums (csrc/kernels.def, conv_pixels)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .geometry import Geometry, planar, window_origin
+
+SAVED = 0.75  # of the direct kernel's vector products at most: turning sums into vectors of channels costs some, too
+
+
+def fits(vw: int, g: Geometry, pool: bool = False) -> bool:
+    """Whether a row of pixels fills vectors so much better than the channels do. pool: of an even number of pixels."""
+    wide = g.ow // 2 * 2 if pool else g.ow
+    if not planar(g) or g.stride != (1, 1) or wide < vw:
+        return False
+    return g.o * -(-g.ow // vw) <= SAVED * -(-g.o // vw) * g.ow
+
+
+def lower(b, g: Geometry, x, w, bias, y, act, pool: bool) -> None:
+    """y = act(convolution of x + bias), or its 2x2 maxima."""
+    terms = np.array(
+        [
+            c * x.sc + kh * g.dilation[0] * x.sh + kw * g.dilation[1]
+            for c in range(g.c)
+            for kh in range(g.kh)
+            for kw in range(g.kw)
+        ],
+        np.int64,
+    )
+    b.emit(
+        "conv_pixels",
+        g.macs,
+        x=window_origin(g, x, 1),
+        w=w.at(),
+        bias=bias.at() if bias else None,
+        y=y.at(),
+        terms=b.constant(terms).at(),
+        n=g.n,
+        oh=g.oh,
+        ow=g.ow,
+        nterms=len(terms),
+        outs=g.o,
+        x_n=x.sn,
+        x_h=x.sh,
+        **y.strides("y"),
+        act=act,
+        pool=int(pool),
+    )
