@@ -6,7 +6,9 @@ import numpy as np
 
 from .geometry import Geometry, planar, window_origin
 
-SAVED = 0.75  # of the direct kernel's vector products at most: turning sums into vectors of channels costs some, too
+MOST = (
+    0.9  # times the direct kernel's vector products: LeNet-5's first layer, 0.86 with 8 lanes, takes 0.56 of its time
+)
 
 
 def fits(vw: int, g: Geometry, pool: bool = False) -> bool:
@@ -14,7 +16,7 @@ def fits(vw: int, g: Geometry, pool: bool = False) -> bool:
     wide = g.ow // 2 * 2 if pool else g.ow
     if not planar(g) or g.stride != (1, 1) or wide < vw:
         return False
-    return g.o * -(-g.ow // vw) <= SAVED * -(-g.o // vw) * g.ow
+    return g.o * -(-g.ow // vw) <= MOST * -(-g.o // vw) * g.ow
 
 
 def lower(b, g: Geometry, x, w, bias, y, act, pool: bool) -> None:
