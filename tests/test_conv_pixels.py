@@ -9,6 +9,7 @@ import fastcnn as fc
 import fastcnn.functional as F
 from fastcnn import _core, nn
 from fastcnn.graph import passes
+from fastcnn.graph.describe import algorithm
 from fastcnn.graph.plan import Program
 from fastcnn.graph.trace import Symbol
 from fastcnn.ops import conv_pixels
@@ -102,5 +103,6 @@ def test_who_takes_it(outputs, isa):  # noqa: F811
     for wanted in (0, 1):
         x, w = Symbol((1, 1, 28, 28)), Symbol((outputs, 1, 5, 5))
         y = F.max_pool2d(F.relu(F.conv2d(x, w, padding=2)), 2)
-        kernels = [step.kernel for step in Program([x, w], [y], [w][:wanted]).steps]
-        assert ("conv_pixels" in kernels) == taken and ("max_pool" in kernels) == (wanted or not taken)
+        algorithms = {step.kernel: algorithm(step) for step in Program([x, w], [y], [w][:wanted]).steps}
+        assert algorithms.get("conv_pixels") == ("direct" if taken else None)
+        assert ("max_pool" in algorithms) == (wanted or not taken)

@@ -117,7 +117,7 @@ def test_nothing_is_measured_in_normal_use(monkeypatch, capsys):
     step(*lenet_batch(3))
     models.lenet5().eval()(lenet_batch(3)[0])
     text = capsys.readouterr().err
-    assert "conv_lanes" in text and "GB/s" in text and "predicted" not in text
+    assert "gemv" in text and "GB/s" in text and "predicted" not in text
 
 
 def test_the_last_cache_is_that_of_the_threads(tmp_path):
