@@ -57,10 +57,10 @@ INLINE void conv_c_sum(const int nb, const int m, const int ahead, const fc_conv
 #pragma GCC unroll 5
         for (int p = 0; p < m; p += 3) base[p / 3] = x + *runs + p * step;
         const float *next = base[0] + m * step + a->run_len - VW; /* what the next tile reads first */
-        if (dense || ahead || step >= VW) {
+        if (ahead || (step >= VW && a->run_len >= VW)) {
 #pragma GCC unroll 14
             for (int p = 0; p < m; p += per_line) __builtin_prefetch(next + p * step);
-        } else { /* pixels of a planar input share a line or two */
+        } else { /* pixels of a planar input share a line or two; those of few channels, many runs */
             __builtin_prefetch(next + m * step);
         }
         for (int64_t i = 0; i < slab->lines; i++)
