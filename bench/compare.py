@@ -43,6 +43,7 @@ GROUPS = {"train": common.TRAIN, "infer": common.INFER}
 ONE_THREAD_ONLY = {"import", "memory"}
 STEADY = 0.85  # of the highest peak seen: on a shared machine two CPUs may for a while be halves of one core
 TRIES, WAIT = 3, 10.0  # runs of a process at most, and seconds that each waits for a steady machine
+FIRST_LOOKS = 10  # at the peak, before it is known
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -114,7 +115,9 @@ def is_steady(peaks: dict[str, float], threads: int) -> bool:
     from fastcnn.graph.roofline import peak_gflops
 
     now = peak_gflops(threads)
-    peaks[str(threads)] = max(now, peaks.get(str(threads), 0.0))
+    if str(threads) not in peaks:
+        peaks[str(threads)] = max(peak_gflops(threads) for _ in range(FIRST_LOOKS))
+    peaks[str(threads)] = max(now, peaks[str(threads)])
     return now >= STEADY * peaks[str(threads)]
 
 
@@ -155,9 +158,11 @@ def undisturbed(report: dict, threads: int, run) -> dict:
         while not (steady := is_steady(peaks, threads)) and time.monotonic() < end:
             time.sleep(WAIT / 20)
         found = run()
-        if "missing" in found or (is_steady(peaks, threads) and steady):
+        if "missing" in found or (steady and is_steady(peaks, threads)):
             return found
         print("  the machine was disturbed", file=sys.stderr)
+        if not steady:
+            break
     report["disturbed"] += 1
     return found
 

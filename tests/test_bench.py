@@ -275,11 +275,13 @@ def test_names_of_tasks(load):
 
 @pytest.mark.parametrize(
     "peaks, runs, disturbed",
-    [([90, 100], 1, 0), ([90, 60, 95, 99], 2, 0), ([70, 80, 99, 98], 1, 0), ([99, 50] * 3, 3, 1)],
+    [([90, 100], 1, 0), ([90, 60, 95, 99], 2, 0), ([70, 80, 99, 98], 1, 0), ([99, 50] * 3, 3, 1), ([70] * 8, 1, 1)],
 )
 def test_a_disturbed_run_is_made_again(load, monkeypatch, peaks, runs, disturbed):
-    compare, now, made = load("compare"), iter(peaks), []
-    monkeypatch.setattr(compare, "WAIT", 0.1)
+    compare, now, made, clock = load("compare"), iter(peaks), [], iter(range(99))
+    monkeypatch.setattr(compare, "WAIT", 8.0)
+    monkeypatch.setattr(compare.time, "sleep", lambda _: None)
+    monkeypatch.setattr(compare.time, "monotonic", lambda: next(clock))
     monkeypatch.setattr("fastcnn.graph.roofline.peak_gflops", lambda threads: next(now))
     report = {"machine": {"peak": {"2": 100.0}}, "disturbed": 0}
     found = compare.undisturbed(report, 2, lambda: made.append(1) or {"results": len(made)})

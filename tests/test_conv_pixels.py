@@ -49,7 +49,7 @@ def test_against_float64(case, pool, isa, monkeypatch):  # noqa: F811
     monkeypatch.setattr(passes, "choose_layout", lambda *_: "lanes_c")
     monkeypatch.setattr(conv_pixels, "MOST", 1e9)
     layer, vw = LAYERS[case], _core.isa()["vw"]
-    for i, ow in enumerate([vw, vw + 1, 2 * vw - 1, 3 * vw, 63, 64, 65, 128, 131]):
+    for i, ow in enumerate([vw, vw + 1, 2 * vw - 1, 3 * vw, 63, 64, 65, 127, 128, 131, 191, 319]):
         oh, n, act, bias = max(HEIGHTS[(i + case) % 5], 1 + pool), 1 + i % 3, i % 2, i % 4 < 3
         rng, results = np.random.default_rng(ow), []
         for threads in (1, 2, 5):
@@ -106,3 +106,18 @@ def test_who_takes_it(outputs, isa):  # noqa: F811
         algorithms = {step.kernel: algorithm(step) for step in Program([x, w], [y], [w][:wanted]).steps}
         assert algorithms.get("conv_pixels") == ("direct" if taken else None)
         assert ("max_pool" in algorithms) == (wanted or not taken)
+
+
+@pytest.mark.parametrize("outputs", [3, 16])
+def test_weights_that_are_a_padded_input_too(outputs, isa):  # noqa: F811
+    """They are read from a copy without the frame of zeros, forward and backward."""
+    rng = np.random.default_rng(outputs)
+    shapes = [(2, 2, 12, 20), (outputs, 2, 3, 3), (2, 2, 3, 3)]
+    x, w, v = (rng.standard_normal(s).astype(np.float32) for s in shapes)
+    want, plain = fc.vjp(lambda x, w: F.conv2d(x, w), x, w)
+    dy = np.ones_like(want)
+    for order in (slice(None), slice(None, None, -1)):
+        values, pullback = fc.vjp(lambda x, w, v: (F.conv2d(x, w), F.conv2d(w, v, padding=1))[order], x, w, v)
+        y, other = values[order]
+        assert np.abs(y - want).max() < 1e-4
+        assert np.abs(pullback([dy, np.zeros_like(other)][order])[0] - plain(dy)[0]).max() < 1e-4

@@ -2,7 +2,7 @@
  * row of pixels fills one. The sums of a piece of a row, or of two rows, are then turned into vectors of channels. */
 #include "transpose.h"
 
-#define PIXELS_PIECE 64 /* pixels of a row at a time, at least VW; an even number */
+#define PIXELS_PIECE 64 /* pixels of a row at a time at most, a multiple of 2 * VW */
 #define PIXELS_OUTS 6   /* channels of a register tile, beside two vectors of pixels */
 
 /* A piece of the result: sums[channel][pixel], or the larger of two rows. */
@@ -49,7 +49,7 @@ PIXELS_TILE(6)
 static const pixels_tile_of pixels_tiles[PIXELS_OUTS] = {pixels_tile_1, pixels_tile_2, pixels_tile_3,
                                                          pixels_tile_4, pixels_tile_5, pixels_tile_6};
 
-/* The larger ones of neighbours of `count` sums of each channel, in their place. */
+/* The larger ones of neighbours of `count` sums of each channel, in their place; whole vectors, of whatever lies beyond too. */
 INLINE void pixels_pool(pixels_piece *piece, int64_t outs, int64_t count) {
     ivec even, odd;
     for (int i = 0; i < VW; i++) even[i] = 2 * i, odd[i] = 2 * i + 1;
@@ -92,14 +92,16 @@ static void pixels_rows(const fc_conv_pixels_args *a, int64_t n, int64_t row, in
 
 FC_DEFINE(conv_pixels) {
     const int64_t rows = a->pool ? a->oh / 2 : (a->oh + 1) / 2, cols = a->pool ? a->ow / 2 * 2 : a->ow;
-    const int64_t pieces = (cols + PIXELS_PIECE - 1) / PIXELS_PIECE;
+    const int64_t pairs = (cols + 1) / 2, pieces = (pairs + PIXELS_PIECE / 2 - 1) / (PIXELS_PIECE / 2);
     int64_t lo, hi;
     share(a->n * rows, ith, nth, &lo, &hi);
     for (int64_t at = lo; at < hi; at++) {
         const int64_t n = at / rows, row = at % rows * 2;
         for (int64_t first = 0; first < a->outs; first += VW)
-            for (int64_t piece = 0; piece < pieces; piece++)
-                pixels_rows(a, n, row, row + 1 < a->oh, first, a->outs - first < VW ? a->outs - first : VW,
-                            cols / 2 * piece / pieces * 2, piece + 1 < pieces ? cols / 2 * (piece + 1) / pieces * 2 : cols);
+            for (int64_t piece = 0; piece < pieces; piece++) {
+                const int64_t outs = a->outs - first < VW ? a->outs - first : VW;
+                const int64_t from = pairs * piece / pieces * 2, to = pairs * (piece + 1) / pieces * 2;
+                pixels_rows(a, n, row, row + 1 < a->oh, first, outs, from, to < cols ? to : cols);
+            }
     }
 }

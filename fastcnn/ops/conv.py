@@ -87,10 +87,10 @@ class Conv2d(Op):
     def lower(self, node, b):
         g = geometry(node.inputs[0].shape, node.inputs[1].shape, node.attrs)
         x = b.get(node.inputs[0], PLAIN if b.layout == LANES_C and planar(g) else b.layout)
-        w = b.get(node.inputs[1], PLAIN)
+        w = b.get(node.inputs[1], PLAIN, dense=True)
         rest = node.inputs[2:]
         add = b.get(rest.pop(), LANES_C) if node.attrs.get("add") else None
-        bias = b.get(rest[0], PLAIN) if rest else None
+        bias = b.get(rest[0], PLAIN, dense=True) if rest else None
         y, act, pool = b.out(node.outputs[0], b.layout), node.attrs.get("act", 0), None
         if node.attrs.get("pool"):
             pool = (b.out(node.outputs[1], b.layout) if node.outputs[1].id in b.used else None,)
@@ -151,7 +151,7 @@ class Conv2dData(Op):
         g = geometry(node.attrs["shape"], node.inputs[1].shape, node.attrs)
         a = node.attrs
         dy = b.get(node.inputs[0], b.layout)
-        w = b.get(node.inputs[1], PLAIN)
+        w = b.get(node.inputs[1], PLAIN, dense=True)
         bias = b.get(node.inputs[2], PLAIN, dense=True) if a.get("bias") else None
         mask = b.get(node.inputs[-1], b.layout) if a.get("mask") else None
         dx = b.out(node.outputs[0], b.layout)

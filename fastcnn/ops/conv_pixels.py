@@ -12,7 +12,8 @@ MOST = (
 
 
 def fits(vw: int, g: Geometry, pool: bool = False) -> bool:
-    """Whether a row of pixels fills vectors so much better than the channels do. pool: of an even number of pixels."""
+    """Whether a row of pixels fills vectors so much better than the channels do. pool: with 2x2 maxima, which leave out
+    an odd last pixel."""
     wide = g.ow // 2 * 2 if pool else g.ow
     if not planar(g) or g.stride != (1, 1) or wide < vw:
         return False

@@ -192,7 +192,7 @@ class FoldNorm(Op):
         return [(inputs[0].shape, "float32"), (inputs[0].shape[:1], "float32")]
 
     def lower(self, node, b):
-        vectors = [b.get(s, PLAIN) for s in node.inputs]
+        vectors = [b.get(s, PLAIN, dense=True) for s in node.inputs]
         w, *bias = vectors[: len(vectors) - (4 if node.attrs["affine"] else 2)]
         mean, var, *affine = (v.at() for v in vectors[1 + len(bias) :])
         channels = node.outputs[1].size
