@@ -380,3 +380,17 @@ def test_transposed_convolutions_of_stride_2(k, padding, isa, monkeypatch):  # n
     assert [step.kernel for step in p.steps].count("winograd") == 2
     for value, want in zip(results["winograd"], results["direct"], strict=True):
         assert error(value, want.astype(np.float64)) < GRADIENT
+
+
+def test_weights_that_are_kept_make_it_pay_earlier():
+    """The Keras example's second layer at batch 1: with its pooling where the weights serve many runs, not where each
+    run transforms them."""
+    fc.set_conv_algorithm("auto")
+    model, x = nn.Sequential(nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2)), np.ones((1, 32, 13, 13), np.float32)
+    names = {}
+    for mode in ("eval", "train"):
+        getattr(model, mode)()(x)
+        call = model._programs._latest[1]
+        names[mode] = {step.kernel for step in call.program.steps}
+    assert "winograd" in names["eval"] and not {"max_pool", "conv_lanes_c"} & names["eval"]
+    assert "winograd" not in names["train"]

@@ -19,6 +19,7 @@ def run(nodes: list[Node], roots: list[Symbol], layout: str, forward_ids: set[in
     """All fusions. Each has a test that compares it with FASTCNN_EAGER, which skips them."""
     if all(node.id in forward_ids for node in nodes):
         forward_ids |= {node.id for node in fold_norm(nodes, roots)}
+        keep_weights(nodes)
     fuse_residual(nodes, roots)
     if layout == LANES_C:
         fuse_sum(nodes, roots)
@@ -71,6 +72,16 @@ def fold_norm(nodes, roots) -> list[Node]:
         _absorb(producer, node)
         added.append(folded)
     return added
+
+
+def keep_weights(nodes) -> None:
+    """conv2d of a graph without gradients: what is made of parameters and constants serves many runs."""
+    for node in nodes:
+        if node.op.name == "conv2d" and node.outputs:
+            weight = node.inputs[1]
+            folded = weight.node is not None and weight.node.op.name == "fold_norm"
+            if folded or weight.param is not None or weight.array is not None:
+                node.attrs = {**node.attrs, "kept": True}
 
 
 def fuse_activation(nodes, roots) -> None:

@@ -30,8 +30,8 @@ def _x_halo(layout, g, weight=False):
 class Conv2d(Op):
     """inputs x[n][c][h][w], weight[o][c/groups][kh][kw], optionally bias[o].
 
-    The passes may add attrs act (1: ReLU), add (True: a last input, added before act) and pool (True: a 2x2 max pooling
-    too; outputs are max_pool2d's).
+    The passes may add attrs act (1: ReLU), add (True: a last input, added before act), pool (True: a 2x2 max pooling
+    too; outputs are max_pool2d's) and kept (True: the weights are those of many runs).
     """
 
     name = "conv2d"
@@ -82,7 +82,7 @@ class Conv2d(Op):
         if layout == LANES_N:
             return winograd_n.pools(g)
         alone = not places and not node.attrs.get("add") and not winograd_planar.choose(vw, g)
-        return winograd.pools(vw, g) or (alone and conv_pixels.fits(vw, g, pool=True))
+        return winograd.pools(vw, g, node.attrs.get("kept", False)) or (alone and conv_pixels.fits(vw, g, pool=True))
 
     def lower(self, node, b):
         g = geometry(node.inputs[0].shape, node.inputs[1].shape, node.attrs)
@@ -97,7 +97,7 @@ class Conv2d(Op):
         if b.layout == LANES_N:
             conv_lanes_n.lower_forward(b, g, x, w, bias, y, act, pool)
         else:
-            conv_lanes_c.lower_forward(b, g, x, w, bias, add, y, act, pool)
+            conv_lanes_c.lower_forward(b, g, x, w, bias, add, y, act, pool, node.attrs.get("kept", False))
 
     def cases(self):
         base = dict(stride=(1, 1), pads=(0, 0, 0, 0), dilation=(1, 1), groups=1)

@@ -121,11 +121,11 @@ def _forward_panels(b, g: Geometry, x, nv, few=False):
     return runs, len(taps[0][1]), panels
 
 
-def lower_forward(b, g, x, w, bias, add, y, act, pool=None):
-    """pool: as winograd.lower's; conv_pixels can do without the places."""
+def lower_forward(b, g, x, w, bias, add, y, act, pool=None, kept=False):
+    """pool: as winograd.lower's; conv_pixels can do without the places. kept: what is made of the weights is."""
     if form := winograd_planar.choose(b.vw, g):
         return winograd_planar.lower(b, form, g, x, w, bias, add, y, act)
-    if form := winograd.choose(b.vw, g, pool=pool is not None):
+    if form := winograd.choose(b.vw, g, pool=pool is not None, kept=kept):
         return winograd.lower(b, form, g, x, w, bias, add, None, y, act, pool)
     if conv_pixels.fits(b.vw, g, pool is not None) and add is None:
         return conv_pixels.lower(b, g, x, w, bias, y, act, pool is not None)

@@ -17,6 +17,7 @@ SIDES = {2: (6,), 3: (6, 9), 5: (6, 9)}  # of tiles of inputs, by taps a side
 # whole or cut at an edge, and channel (of input or output), by the tile's side; and per point of a weight of a phase,
 # which is transformed and read, or, of a gradient, summed and transformed.
 CHANNEL_WORK, WEIGHT_WORK, GRADIENT_WORK = {6: (8, 8), 9: (13, 36)}, 28, 36
+KEPT_WORK, KEPT_BYTES = 6, 1 << 20  # instead, of weights that are kept between runs and so few that a cache keeps them
 WEIGHT_BYTES = 64 << 20  # of a layer's transformed weights: more of them take more memory than they save time
 FEWEST_TILES, TILES = 24, {6: 72, 9: 48}  # that are worked on at a time, by side (see most_tiles)
 SPREAD = 16  # floats between what the points have: of one alignment, their streams would share the sets of a cache
@@ -125,26 +126,28 @@ def products(f: Form, n: int) -> float:
     return points_of(kinds_of(f, n)) * float(np.diff(f.reach).mean())
 
 
-def work(vw: int, f: Form, g: Geometry, weight: bool) -> float:
-    """Multiply-adds of a convolution or a gradient, and as many as what is beside them takes the time of."""
+def work(vw: int, f: Form, g: Geometry, weight: bool, kept: bool = False) -> float:
+    """Multiply-adds of a convolution or a gradient, and as many as what is beside them takes the time of. kept: the
+    weights' points are there from one run to the next."""
     o, c, phases = -(-g.o // vw) * vw, -(-g.c // vw) * vw, len(f.phases)
     whole, *cut = kinds_of(f, g.n)
     of_whole, of_cut = CHANNEL_WORK[f.side]
     transforms = (of_whole * points_of([whole]) + of_cut * points_of(cut)) * (o + phases * c)
-    return (
-        products(f, g.n) * o * c + transforms + (GRADIENT_WORK if weight else WEIGHT_WORK) * f.side**2 * phases * o * c
-    )
+    points = f.side**2 * phases * o * c
+    per_point = GRADIENT_WORK if weight else KEPT_WORK if kept and 4 * points <= KEPT_BYTES else WEIGHT_WORK
+    return products(f, g.n) * o * c + transforms + per_point * points
 
 
-def choose(vw: int, g: Geometry, data: bool = False, weight: bool = False, pool: bool = False) -> Form | None:
+def choose(vw: int, g: Geometry, data=False, weight=False, pool=False, kept=False) -> Form | None:
     """The form of least work of a convolution, or of one of its gradients; None where the direct kernel is less, unless
-    Winograd was asked for. pool: with a 2x2 maximum of the result in the same pass, which takes tiles of even sides."""
+    Winograd was asked for. pool: with a 2x2 maximum of the result in the same pass, which takes tiles of even sides.
+    kept: the transformed weights are."""
     if config.get_conv_algorithm() == "direct" or not fits(g, data):
         return None
     small, weights = form(g, data), -(-g.o // vw) * -(-g.c // vw) * vw**2
     forms = [form(g, data, side) for side in SIDES[small.taps] if len(small.phases) == 1 or side == 6]
     forms = [f for f in forms if not pool or (f.side + 1 - f.taps) % 2 == 0]
-    works = {f.side: work(vw, f, g, weight) for f in forms}
+    works = {f.side: work(vw, f, g, weight, kept) for f in forms}
     if config.get_conv_algorithm() == "auto":
         direct = float(g.n * g.kh * g.kw) * small.rows * small.cols * weights
         limit = WEIGHT_BYTES // (4 * len(small.phases) * weights)
@@ -152,9 +155,9 @@ def choose(vw: int, g: Geometry, data: bool = False, weight: bool = False, pool:
     return min(forms, key=lambda f: works[f.side], default=None)
 
 
-def pools(vw: int, g: Geometry) -> bool:
+def pools(vw: int, g: Geometry, kept: bool) -> bool:
     """Whether it is used and can take 2x2 maxima of the result in the same pass."""
-    return choose(vw, g, pool=True) is not None
+    return choose(vw, g, pool=True, kept=kept) is not None
 
 
 def most_tiles(side: int, weights: int, gradient: bool) -> int:
