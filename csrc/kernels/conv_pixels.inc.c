@@ -35,10 +35,10 @@ INLINE void pixels_tile(const int outs, const fc_conv_pixels_args *a, const floa
 
 typedef void (*pixels_tile_of)(const fc_conv_pixels_args *a, const float *x, int64_t below, const float *w,
                                const float *bias, float *sums);
-#define PIXELS_TILE(outs)                                                                                          \
+#define PIXELS_TILE(outs)                                                                                       \
     static void pixels_tile_##outs(const fc_conv_pixels_args *a, const float *x, int64_t below, const float *w, \
-                                     const float *bias, float *sums) {                                            \
-        pixels_tile(outs, a, x, below, w, bias, sums);                                                             \
+                                   const float *bias, float *sums) {                                            \
+        pixels_tile(outs, a, x, below, w, bias, sums);                                                          \
     }
 PIXELS_TILE(1)
 PIXELS_TILE(2)

@@ -378,9 +378,9 @@ INLINE void gemv_tile(const int rows, const int columns, const fc_gemv_args *a, 
     }
 }
 
-#define GEMV_TILE(rows, columns)                                                                 \
+#define GEMV_TILE(rows, columns)                                                            \
     static void gemv_tile_##rows##x##columns(const fc_gemv_args *a, int64_t m, int64_t n) { \
-        gemv_tile(rows, columns, a, m, n);                                                       \
+        gemv_tile(rows, columns, a, m, n);                                                  \
     }
 GEMV_TILE(1, 1)
 GEMV_TILE(1, 8)
