@@ -5,11 +5,7 @@
 #define FEW 4 /* output channels at most; VW is a multiple */
 
 /* The sums of neighbours: VW / 2 of a, then VW / 2 of b. */
-INLINE vec few_pairs(vec a, vec b) {
-    ivec even, odd;
-    for (int i = 0; i < VW; i++) even[i] = 2 * i, odd[i] = 2 * i + 1;
-    return __builtin_shuffle(a, b, even) + __builtin_shuffle(a, b, odd);
-}
+INLINE vec few_pairs(vec a, vec b) { return vevens(a, b) + vodds(a, b); }
 
 /* The sums of the lanes of FEW vectors, and zeros. */
 INLINE vec few_sums(const vec *v) {

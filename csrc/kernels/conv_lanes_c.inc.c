@@ -183,9 +183,8 @@ FC_DEFINE(conv_lanes_c) {
         (!a->add || a->r_h == pixels * a->r_w))
         pixels *= rows, rows = 1;
     int64_t pieces = (pixels + CONV_C_PIECE - 1) / CONV_C_PIECE;
-    int64_t units = a->n * rows * pieces, weight = 0, start = 0, lo, hi;
-    for (int64_t p = 0; p < a->npanels; p++) weight += a->panels[3 * p + 2];
-    share(units * weight, ith, nth, &lo, &hi);
+    int64_t units = a->n * rows * pieces, start = 0, lo, hi;
+    share(units * panel_vectors(a->panels, 0, a->npanels), ith, nth, &lo, &hi);
 
     int64_t slabs = 1 + a->nruns * a->run_len * a->nv * VBYTES / CONV_C_W_SLAB;
     if (slabs > a->nruns) slabs = a->nruns;

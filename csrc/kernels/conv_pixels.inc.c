@@ -51,13 +51,11 @@ static const pixels_tile_of pixels_tiles[PIXELS_OUTS] = {pixels_tile_1, pixels_t
 
 /* The larger ones of neighbours of `count` sums of each channel, in their place; whole vectors, of whatever lies beyond too. */
 INLINE void pixels_pool(pixels_piece *piece, int64_t outs, int64_t count) {
-    ivec even, odd;
-    for (int i = 0; i < VW; i++) even[i] = 2 * i, odd[i] = 2 * i + 1;
     for (int64_t o = 0; o < outs; o++) {
         float *sums = piece->sums[o][0];
         for (int64_t at = 0; at < count; at += 2 * VW) {
             const vec a = vload(sums + at), b = vload(sums + at + VW);
-            vstore(sums + at / 2, vmax(__builtin_shuffle(a, b, odd), __builtin_shuffle(a, b, even)));
+            vstore(sums + at / 2, vmax(vodds(a, b), vevens(a, b)));
         }
     }
 }

@@ -127,9 +127,8 @@ INLINE void max_pool_windows(const pool_row *r, int k, int stride, int index, in
 #pragma GCC unroll 3
         for (int j = k - stride; j < k; j++)
             c[j] = max_of_column(r, k, index, edge, ow * stride - pad + j, w, sum + j % 2);
-        for (int i = 0; stride > 1 && !edge && i < stride; i++) /* every line: some but not all are worse than none */
-            for (int j = 0; j < stride * VBYTES; j += 64)
-                __builtin_prefetch((const char *)(r->next + i * r->x_h + (ow * stride - pad) * VW) + j);
+        /* Some of the lines but not all are worse than none. */
+        if (stride > 1 && !edge) ask_pixels(stride, stride, r->next + (ow * stride - pad) * VW, r->x_h);
         vec best;
         ivec tap = {0};
         max_of_columns(c, k, index, &best, &tap);

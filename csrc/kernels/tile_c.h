@@ -27,6 +27,13 @@ INLINE void rows_within(int64_t start, int64_t weight, int64_t rows, int64_t lo,
     *last = l < rows ? l : rows;
 }
 
+/* Output vectors of panels [begin, end), each {x offset, first block, number of blocks}. */
+INLINE int64_t panel_vectors(const int64_t *panels, int64_t begin, int64_t end) {
+    int64_t vectors = 0;
+    for (int64_t p = begin; p < end; p++) vectors += panels[3 * p + 2];
+    return vectors;
+}
+
 /* A sum of one pixel, finished: what is added (or NULL), the activation, the mask (or NULL). */
 INLINE vec finished(vec sum, const float *add, int64_t act, const float *mask) {
     if (add) sum += vload(add);

@@ -80,6 +80,25 @@ INLINE float vsum(vec v) {
     return q[0] + q[1];
 }
 
+/* Every second element of a and then b, from the first or the second on. */
+INLINE vec vevens(vec a, vec b) {
+    ivec from;
+    for (int i = 0; i < VW; i++) from[i] = 2 * i;
+    return __builtin_shuffle(a, b, from);
+}
+
+INLINE vec vodds(vec a, vec b) {
+    ivec from;
+    for (int i = 0; i < VW; i++) from[i] = 2 * i + 1;
+    return __builtin_shuffle(a, b, from);
+}
+
+/* Asks for rows x cols pixels from p on, every line of them. */
+INLINE void ask_pixels(int64_t rows, int64_t cols, const float *p, int64_t p_h) {
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < cols * VBYTES; j += 64) __builtin_prefetch((const char *)(p + i * p_h) + j);
+}
+
 /* The share [*lo, *hi) of `items` that thread ith of nth takes. */
 INLINE void share(int64_t items, int ith, int nth, int64_t *lo, int64_t *hi) {
     *lo = items * ith / nth;

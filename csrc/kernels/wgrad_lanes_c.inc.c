@@ -107,13 +107,12 @@ INLINE int64_t wgrad_c_groups(const fc_wgrad_lanes_c_args *a) {
  * time as fit, all over the same blocks of rows. */
 FC_DEFINE(wgrad_lanes_c) {
     int64_t groups = wgrad_c_groups(a), fit = wgrad_c_fit(a, (a->npanels + groups - 1) / groups);
-    int64_t vectors = 0, start = 0, lo, hi;
-    for (int64_t p = 0; p < a->npanels; p++) vectors += a->panels[3 * p + 2];
-    share(a->slots * vectors * a->nruns, ith, nth, &lo, &hi);
+    int64_t start = 0, lo, hi;
+    share(a->slots * panel_vectors(a->panels, 0, a->npanels) * a->nruns, ith, nth, &lo, &hi);
     for (int64_t slot = 0; slot < a->slots; slot++)
         for (int64_t group = 0; group < groups; group++) {
-            int64_t begin = a->npanels * group / groups, end = a->npanels * (group + 1) / groups, weight = 0, first, last;
-            for (int64_t p = begin; p < end; p++) weight += a->panels[3 * p + 2];
+            int64_t begin = a->npanels * group / groups, end = a->npanels * (group + 1) / groups, first, last;
+            const int64_t weight = panel_vectors(a->panels, begin, end);
             rows_within(start, weight, a->nruns, lo, hi, &first, &last);
             start += weight * a->nruns;
             const int64_t parts = (last - first + fit - 1) / fit;

@@ -89,12 +89,6 @@ INLINE const int64_t *winograd_phases(int64_t apart, const int64_t *phases) {
     return apart > 1 ? phases : one;
 }
 
-/* Asks for rows x cols pixels from p on. */
-INLINE void winograd_ask(int64_t rows, int64_t cols, const float *p, int64_t p_h) {
-    for (int64_t i = 0; i < rows; i++)
-        for (int64_t j = 0; j < cols * VBYTES; j += 64) __builtin_prefetch((const char *)(p + i * p_h) + j);
-}
-
 /* The points of pairs [from, to) of a part's tiles [first, first + count): v[point * v_p + block * v_block + tile * v_tile], block
  * by block of each phase. */
 static void winograd_points(winograd_source s, const winograd_part *part, int from, int to, int64_t first,
@@ -112,9 +106,9 @@ static void winograd_points(winograd_source s, const winograd_part *part, int fr
                      * of `step` took half of what this wins. */
                     const float *beside = begin + 2 * pair * s.x_h + part->side * VW;
                     if (part->side == 9)
-                        winograd_ask(2, 7, beside, s.x_h);
+                        ask_pixels(2, 7, beside, s.x_h);
                     else
-                        winograd_ask(2, 4, beside, s.x_h);
+                        ask_pixels(2, 4, beside, s.x_h);
                 }
                 float *to_v = v + (pair - from) * pair_points * v_p + block * v_block + tile * v_tile;
                 for (int64_t phase = 0; phase < phases;
@@ -168,9 +162,9 @@ INLINE void winograd_out_body(const int side, const int r, const int rows, const
     const float *add = a->add ? a->add + at->n * a->r_n + block * a->r_c + row * a->r_h + col * VW : 0;
     float *to = a->y + at->n * a->y_n + block * a->y_c + row / shrink * a->y_h + col / shrink * VW;
     const int64_t wide = apart * m; /* asked for: of the tile after the next one, and the next one's outputs */
-    if (mask) winograd_ask(m, wide, mask + 2 * wide * VW, apart * a->m_h);
-    if (add) winograd_ask(m, wide, add + 2 * wide * VW, apart * a->r_h);
-    winograd_ask(m / shrink, wide / shrink, to + wide / shrink * VW, apart * a->y_h);
+    if (mask) ask_pixels(m, wide, mask + 2 * wide * VW, apart * a->m_h);
+    if (add) ask_pixels(m, wide, add + 2 * wide * VW, apart * a->r_h);
+    ask_pixels(m / shrink, wide / shrink, to + wide / shrink * VW, apart * a->y_h);
     vec t[TAPS_MOST][SIDE_MOST] = {{{0}}}, y[2][TAPS_MOST];
 #pragma GCC unroll 9
     for (int j = 0; j < col_points; j++) {

@@ -81,7 +81,7 @@ class Conv2d(Op):
         g = geometry(node.inputs[0].shape, node.inputs[1].shape, node.attrs)
         if layout == LANES_N:
             return winograd_n.pools(g)
-        alone = not places and not node.attrs.get("add") and not winograd_planar.choose(vw, g)
+        alone = not places and not node.attrs.get("add")
         return winograd.pools(vw, g, node.attrs.get("kept", False)) or (alone and conv_pixels.fits(vw, g, pool=True))
 
     def lower(self, node, b):

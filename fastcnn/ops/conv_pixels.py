@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from .conv_taps import forward_taps
 from .geometry import Geometry, planar, window_origin
 
 MOST = 0.9  # times the direct kernel's products of vectors: LeNet-5's 0.86 with 8 lanes takes 0.56 of the time
@@ -20,19 +21,11 @@ def fits(vw: int, g: Geometry, pool: bool = False) -> bool:
 
 def lower(b, g: Geometry, x, w, bias, y, act, pool: bool) -> None:
     """y = act(convolution of x + bias), or its 2x2 maxima."""
-    terms = np.array(
-        [
-            c * x.sc + kh * g.dilation[0] * x.sh + kw * g.dilation[1]
-            for c in range(g.c)
-            for kh in range(g.kh)
-            for kw in range(g.kw)
-        ],
-        np.int64,
-    )
+    terms = np.array([c * x.sc + offset for c in range(g.c) for _, offset in forward_taps(g, x)], np.int64)
     b.emit(
         "conv_pixels",
         g.macs,
-        x=window_origin(g, x, 1),
+        x=window_origin(g, x, x.lanes),
         w=w.at(),
         bias=bias.at() if bias else None,
         y=y.at(),

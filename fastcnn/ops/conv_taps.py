@@ -40,7 +40,7 @@ def _panels(b, g: Geometry, taps, data: bool) -> Panels:
     )
 
 
-def _forward_taps(g: Geometry, x):
+def forward_taps(g: Geometry, x):
     """[(tap, floats from the window's first pixel)]"""
     rows, columns = g.dilation[0] * x.sh, g.dilation[1] * x.lanes
     return [(kh * g.kw + kw, kh * rows + kw * columns) for kh in range(g.kh) for kw in range(g.kw)]
@@ -90,7 +90,7 @@ def _emit(b, g, taps, packed, x, x_steps, y, size, add=None, mask=None, act=0, a
 
 
 def lower_forward(b, g, x, w, bias, add, y, act):
-    taps, steps = _forward_taps(g, x), (g.stride[0] * x.sh, g.stride[1] * x.lanes)
+    taps, steps = forward_taps(g, x), (g.stride[0] * x.sh, g.stride[1] * x.lanes)
     packed = _pack(b, g, taps, w, bias, False)
     _emit(b, g, taps, packed, window_origin(g, x, x.lanes), steps, y, (g.oh, g.ow), add, act=act)
 
@@ -108,7 +108,7 @@ def lower_data(b, g, dy, w, bias, add, mask, dx):
 
 def lower_weight(b, g, x, dy, dw):
     """Of a depthwise one."""
-    taps = _forward_taps(g, x)
+    taps = forward_taps(g, x)
     panels = _panels(b, g, [tap for tap, _ in taps], False)
     slots = gradient_slots(x.c, g.n)
     packed = b.scratch(slots * x.c * len(taps) * b.vw)
