@@ -13,6 +13,7 @@ from fastcnn.graph.plan import Program
 from fastcnn.graph.trace import Symbol, add_node
 from fastcnn.ops import OPS, winograd
 from fastcnn.ops.arithmetic import arithmetic
+from fastcnn.ops.geometry import geometry
 
 FORWARD, GRADIENT = 2e-5, 5e-5  # normwise errors that are allowed
 ATTRS = dict(stride=(1, 1), dilation=(1, 1), groups=1)
@@ -394,3 +395,5 @@ def test_weights_that_are_kept_make_it_pay_earlier():
         names[mode] = {step.kernel for step in call.program.steps}
     assert "winograd" in names["eval"] and not {"max_pool", "conv_lanes_c"} & names["eval"]
     assert "winograd" not in names["train"]
+    second_of_lenet = geometry((1, 6, 14, 14), (16, 6, 5, 5), dict(ATTRS, pads=(0, 0, 0, 0)))
+    assert winograd.choose(16, second_of_lenet, kept=True) is None  # the direct one leaves out 10 of 16 lanes

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..graph.lower import LANES_C, Ref, Storage
 from . import conv_pixels, conv_taps, winograd, winograd_planar
-from .geometry import Geometry, gradient_slots, window_origin
+from .geometry import Geometry, gradient_slots, lacks_channels, window_origin
 from .panels import Panels, beside, choose_nv, each_phase, make_panels, pack, pack_bias, part_images, parts, unpack
 
 
@@ -107,7 +107,7 @@ def _forward_panels(b, g: Geometry, x, nv, few=False):
     """few: of a block that lacks more than a quarter of its channels, runs over those that it has, tap by tap."""
     area = g.kh * g.kw
     red_vw = x.lanes
-    lanes = g.c if few and 4 * g.c < 3 * red_vw else red_vw
+    lanes = g.c if few and lacks_channels(g.c, red_vw) else red_vw
     row, pixel = g.dilation[0] * x.sh, g.dilation[1] * x.lanes
     taps = []
     for kh in range(g.kh):

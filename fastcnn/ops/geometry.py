@@ -105,6 +105,11 @@ def gradient_slots(items: int, parts: int) -> int:
     return 1 if items >= SLOT_ITEMS else max(1, min(parts, 8))
 
 
+def lacks_channels(c: int, vw: int) -> bool:
+    """Whether a block lacks so many channels that a direct convolution runs over those that it has."""
+    return 4 * c < 3 * vw
+
+
 def planar(g: Geometry) -> bool:
     return g.groups == 1 and g.c <= PLANAR_CHANNELS
 

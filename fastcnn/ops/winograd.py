@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from .. import config
-from .geometry import Geometry, planar
+from .geometry import Geometry, lacks_channels, planar
 from .panels import pack_bias
 
 SIDES = {2: (6,), 3: (6, 9), 5: (6, 9)}  # of tiles of inputs, by taps a side
@@ -150,6 +150,8 @@ def choose(vw: int, g: Geometry, data=False, weight=False, pool=False, kept=Fals
     works = {f.side: work(vw, f, g, weight, kept) for f in forms}
     if config.get_conv_algorithm() == "auto":
         direct = float(g.n * g.kh * g.kw) * small.rows * small.cols * weights
+        if kept and lacks_channels(g.c, vw):  # forward; its products are of the channels that there are
+            direct *= g.c / vw
         limit = WEIGHT_BYTES // (4 * len(small.phases) * weights)
         forms = [f for f in forms if f.side**2 <= limit and works[f.side] < direct]
     return min(forms, key=lambda f: works[f.side], default=None)
