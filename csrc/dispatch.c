@@ -63,8 +63,8 @@ int fc_isa_supported(int i) {
     return supported[i];
 }
 
-int64_t fc_gemm_scratch(int64_t m, int64_t k) { return gemm_scratch(m, k); }
-int64_t fc_gemm_update_scratch(int64_t k) { return gemm_update_scratch(k); }
+int64_t fc_gemm_scratch(const fc_isa *isa, int64_t m) { return gemm_scratch(m, isa->gemm_kc); }
+int64_t fc_gemm_update_scratch(const fc_isa *isa, int64_t k) { return gemm_update_scratch(k, isa->gemm_kc); }
 
 const char *fc_compiler(void) {
 #if defined(__clang__)

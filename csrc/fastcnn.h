@@ -44,7 +44,7 @@ typedef struct {
     const char *name;        /* "scalar", "avx2", "avx512": isa.def */
     int vw;                  /* float lanes of a vector */
     int tile_m, tile_nv;     /* lanes_c register tile: pixels x output vectors (the nv of a packed panel) */
-    int gemm_n;              /* FC_GEMM_N: columns of a packed panel of B */
+    int gemm_n, gemm_kc;     /* gemm: columns of a packed panel of B, terms of a block of A */
     const fc_kernel *table;  /* by FC_K_<name> */
 } fc_isa;
 
@@ -66,8 +66,8 @@ int fc_isa_supported(int i);            /* by this CPU and operating system */
 
 const char *fc_compiler(void);
 
-int64_t fc_gemm_scratch(int64_t m, int64_t k); /* floats of scratch a thread needs for gemm */
-int64_t fc_gemm_update_scratch(int64_t k);      /* and for gemm_update */
+int64_t fc_gemm_scratch(const fc_isa *isa, int64_t m); /* floats of scratch a thread needs for gemm */
+int64_t fc_gemm_update_scratch(const fc_isa *isa, int64_t k); /* and for gemm_update */
 
 /* ---- memory.c: the only allocator -------------------------------------------------------------------------------- */
 void *fc_alloc(size_t bytes); /* 64-byte aligned (2 MiB pages asked for when large), or NULL */

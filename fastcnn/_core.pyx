@@ -36,8 +36,8 @@ cdef extern from "fastcnn.h" nogil:
     int fc_isa_count()
     const fc_isa *fc_isa_at(int i)
     int fc_isa_supported(int i)
-    int64_t fc_gemm_scratch(int64_t m, int64_t k)
-    int64_t fc_gemm_update_scratch(int64_t k)
+    int64_t fc_gemm_scratch(const fc_isa *isa, int64_t m)
+    int64_t fc_gemm_update_scratch(const fc_isa *isa, int64_t k)
     void *fc_alloc(size_t bytes)
     void fc_free(void *p)
     void fc_release_memory()
@@ -84,14 +84,14 @@ def isa() -> dict:
             "gemm_n": _isa.gemm_n}
 
 
-def gemm_scratch(int64_t m, int64_t k) -> int:
-    """Floats of scratch that one thread needs for the gemm kernel on m rows and depth k."""
-    return fc_gemm_scratch(m, k)
+def gemm_scratch(int64_t m) -> int:
+    """Floats of scratch that one thread needs for the gemm kernel on m rows."""
+    return fc_gemm_scratch(_isa, m)
 
 
 def gemm_update_scratch(int64_t k) -> int:
     """Floats of scratch that one thread needs for the gemm_update kernel at depth k."""
-    return fc_gemm_update_scratch(k)
+    return fc_gemm_update_scratch(_isa, k)
 
 
 def compiler() -> str:

@@ -315,6 +315,27 @@ def test_few_rows_of_a_far_matrix(m, k, n, isa, monkeypatch):
         np.testing.assert_array_equal(program.forward(arrays)[0], arrays[0].astype(np.float64) @ arrays[1])
 
 
+@pytest.mark.parametrize(
+    "m, k, n", [(193, 255, 33), (192, 257, 96), (47, 511, 65), (25, 512, 130), (13, 513, 31), (205, 1025, 40)]
+)
+def test_products_around_the_blocks(m, k, n, isa, monkeypatch):
+    """A's rows along memory and A's columns (of a weight gradient), exact on integers: sums of 256 or 512 terms are added up."""
+    monkeypatch.setattr(linear, "FAR_FLOATS", 1 << 40)
+    rng = np.random.default_rng(k)
+    a, w = (rng.integers(-4, 5, s).astype(np.float32) for s in [(m, k), (k, n)])
+    want = a.astype(np.float64) @ w
+    columns = np.ascontiguousarray(a.T)
+    for threads in (1, 2, 3):
+        use_threads(monkeypatch, threads)
+        inputs = [Symbol(a.shape), Symbol(w.shape)]
+        program = Program(inputs, [add_node(OPS["matmul"], inputs)])
+        np.testing.assert_array_equal(program.forward([a, w])[0], want)
+        inputs = [Symbol(w.shape), Symbol(columns.shape)]
+        program = Program(inputs, [add_node(OPS["linear_weight"], inputs, shape=(m, n))])
+        assert "gemm" in [step.kernel for step in program.steps]
+        np.testing.assert_array_equal(program.forward([w, columns])[0], want)
+
+
 @pytest.mark.parametrize("shape", [(16, 13, 9), (32, 5, 70), (48, 300, 33)])
 def test_linear_data_of_far_weights(shape, isa, monkeypatch):
     """What lanes_n takes for weights beyond the cache: the transposed gradient, exact on integers."""

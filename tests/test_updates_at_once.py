@@ -65,7 +65,7 @@ def threads():
     fc.set_num_threads(before)
 
 
-@pytest.mark.parametrize("images", [4, 67, 300])
+@pytest.mark.parametrize("images", [4, 67, 520])
 @pytest.mark.parametrize("make", OPTIMIZERS)
 def test_same_bits_as_updates_at_the_end(make, images, isa, monkeypatch):  # noqa: F811
     monkeypatch.setattr(flat, "LARGE", 1 << 40)

@@ -35,4 +35,4 @@ static const fc_kernel table[FC_KERNEL_COUNT] = {
 #define CAT(a, b) CAT_(a, b)
 #define STR_(a) #a
 #define STR(a) STR_(a)
-const fc_isa CAT(fc_isa_, ISA_NAME) = {STR(ISA_NAME), VW, TILE_M, TILE_NV, GEMM_N, table};
+const fc_isa CAT(fc_isa_, ISA_NAME) = {STR(ISA_NAME), VW, TILE_M, TILE_NV, GEMM_N, GEMM_KC, table};

@@ -244,27 +244,28 @@ INLINE void gemm_update_tile(const fc_gemm_update_args *a, const float *packed, 
     float g[UPDATE_PANELS * GEMM_MR * GEMM_N] __attribute__((aligned(64)));
     const int64_t at = row * a->n + panel * GEMM_N, width = panels * GEMM_N;
     const int64_t count = a->n - panel * GEMM_N < width ? a->n - panel * GEMM_N : width;
-    float *const arrays[4] = {a->p, a->s0, a->s1, a->s2};
+    const update u = {a->p + at, {a->s0 ? a->s0 + at : NULL, a->s1 ? a->s1 + at : NULL, a->s2 ? a->s2 + at : NULL},
+                      g, a->hyper, rows, count, a->n, UPDATE_PANELS * GEMM_N};
     for (int64_t i = 0; i < panels; i++) {
-        for (int s = 0; s < 4; s++)
-            for (int64_t j = 0; arrays[s] && j < rows; j++) __builtin_prefetch(arrays[s] + at + j * a->n + i * GEMM_N, 1);
         for (int64_t block = 0; block < k_blocks; block++) {
             const int64_t k0 = a->k * block / k_blocks, k1 = a->k * (block + 1) / k_blocks;
             const float *b = a->bp + ((panel + i) * a->k + k0) * GEMM_N;
-            const gemm_tile_out out = {.c = g + i * GEMM_N, .c_m = UPDATE_PANELS * GEMM_N, .columns = GEMM_N,
-                                       .rows = GEMM_MR, .next_b = b + (k1 - k0) * GEMM_N, .load = block > 0};
+            gemm_tile_out out = {.c = g + i * GEMM_N, .c_m = UPDATE_PANELS * GEMM_N, .columns = GEMM_N,
+                                 .asked_m = a->n, .rows = GEMM_MR, .next_b = b + (k1 - k0) * GEMM_N, .load = block > 0};
+            if (block == 0) {
+                out.asked[0] = u.p + i * GEMM_N;
+                for (int s = 0; s < 3; s++) out.asked[s + 1] = u.states[s] ? u.states[s] + i * GEMM_N : NULL;
+            }
             gemm_tile_columns(packed + block * block_size, b, k1 - k0, &out);
         }
     }
-    const update u = {a->p + at, {a->s0 ? a->s0 + at : NULL, a->s1 ? a->s1 + at : NULL, a->s2 ? a->s2 + at : NULL},
-                      g, a->hyper, rows, count, a->n, UPDATE_PANELS * GEMM_N};
     update_rows(updates[a->kind], &u);
 }
 
 FC_DEFINE(gemm_update) {
-    const int64_t k_blocks = a->k > 0 ? (a->k + GEMM_KC - 1) / GEMM_KC : 1, most = gemm_update_rows(a->k);
+    const int64_t k_blocks = gemm_k_blocks(a->k, GEMM_KC), most = gemm_update_rows(a->k, GEMM_KC);
     const int64_t tiles = (a->m + GEMM_MR - 1) / GEMM_MR, panels = (a->n + GEMM_N - 1) / GEMM_N;
-    const int64_t groups = (panels + UPDATE_PANELS - 1) / UPDATE_PANELS, block_size = most * GEMM_ROW;
+    const int64_t groups = (panels + UPDATE_PANELS - 1) / UPDATE_PANELS, block_size = most * gemm_row(GEMM_KC);
     int64_t tile_lo = 0, tile_hi = tiles, group_lo = 0, group_hi = groups;
     if (tiles >= groups)
         share(tiles, ith, nth, &tile_lo, &tile_hi);
@@ -281,7 +282,7 @@ FC_DEFINE(gemm_update) {
         for (int64_t group = group_lo; group < group_hi; group++) {
             const int64_t panel = group * UPDATE_PANELS, rest = panels - panel;
             for (int64_t i = 0; i < m; i += GEMM_MR)
-                gemm_update_tile(a, packed + i * GEMM_ROW, block_size, k_blocks, row + i, m - i < GEMM_MR ? m - i : GEMM_MR,
+                gemm_update_tile(a, packed + i * gemm_row(GEMM_KC), block_size, k_blocks, row + i, m - i < GEMM_MR ? m - i : GEMM_MR,
                                  panel, rest < UPDATE_PANELS ? rest : UPDATE_PANELS);
         }
     }

@@ -58,7 +58,7 @@ def _pack_columns(b, w, n, k, w_k, w_n):
 
 
 def _emit_product(b, a, packed, m, n, k, a_m, a_k, c_m, act, c, bias=None, mask=None):
-    size = _core.gemm_scratch(m, k)
+    size = _core.gemm_scratch(m)
     scratch = b.scratch(size * b.threads)
     b.emit(
         "gemm",
