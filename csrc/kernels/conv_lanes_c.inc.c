@@ -43,8 +43,8 @@ INLINE void conv_c_term(const int nb, const int m, vec acc[TILE_MAX][NV_MAX], co
     }
 }
 
-/* The sum over a slab. step: floats between pixels, a literal where they are next to each other: then VW terms at a time. What
- * will be read or written in the end is asked for on the way. */
+/* The sum over a slab. step: floats between pixels, a literal where they are next to each other: then VW terms at a time, of
+ * which runs are multiples. What will be read or written in the end is asked for on the way. */
 INLINE void conv_c_sum(const int nb, const int m, const int ahead, const fc_conv_lanes_c_args *a,
                        const conv_c_slab *slab, const float *x, int64_t step, const float *add, const float *mask,
                        const float *y, vec acc[TILE_MAX][NV_MAX]) {
@@ -72,7 +72,7 @@ INLINE void conv_c_sum(const int nb, const int m, const int ahead, const fc_conv
                 if (slab->last && mask) __builtin_prefetch(mask + asked * a->m_w + v * a->m_c);
             }
         int64_t left = a->run_len;
-        for (; dense && left >= VW; left -= VW) {
+        for (; dense && left > 0; left -= VW) {
             __asm__("" : "+r"(w)); /* else GCC loads ahead of this turn, and spills */
 #pragma GCC unroll 5
             for (int p = 0; p < m; p += 3) __asm__("" : "+r"(base[p / 3]));
@@ -81,8 +81,33 @@ INLINE void conv_c_sum(const int nb, const int m, const int ahead, const fc_conv
 #pragma GCC unroll 5
             for (int p = 0; p < m; p += 3) base[p / 3] += VW;
         }
-        for (; left > 0; left--, w += w_step) {
+        for (; !dense && left > 0; left--, w += w_step) {
             conv_c_term(nb, m, acc, base, step, 0, w);
+#pragma GCC unroll 5
+            for (int p = 0; p < m; p += 3) base[p / 3]++;
+        }
+    }
+}
+
+/* The same where pixels are next to each other and runs are of other lengths, of a few channels: there are many, so that what
+ * is asked for is asked for before them, and a run costs no more than its terms. */
+INLINE void conv_c_sum_short(const int nb, const int m, const fc_conv_lanes_c_args *a, const conv_c_slab *slab,
+                             const float *x, const float *add, const float *mask, const float *y,
+                             vec acc[TILE_MAX][NV_MAX]) {
+    const int64_t w_step = a->nv * VW, run_len = a->run_len;
+    for (int p = 0; p < m; p += CONV_C_LINE)
+        for (int v = 0; v < nb; v++) {
+            if (slab->first) __builtin_prefetch(y + p * a->y_w + v * a->y_c, 1);
+            if (slab->last && add) __builtin_prefetch(add + p * a->r_w + v * a->r_c);
+            if (slab->last && mask) __builtin_prefetch(mask + p * a->m_w + v * a->m_c);
+        }
+    const float *w = slab->w;
+    for (const int64_t *runs = slab->runs; runs < slab->runs_end; runs++) {
+        const float *base[(TILE_MAX + 2) / 3];
+#pragma GCC unroll 5
+        for (int p = 0; p < m; p += 3) base[p / 3] = x + *runs + p * VW;
+        for (int64_t i = 0; i < run_len; i++, w += w_step) {
+            conv_c_term(nb, m, acc, base, VW, 0, w);
 #pragma GCC unroll 5
             for (int p = 0; p < m; p += 3) base[p / 3]++;
         }
@@ -106,7 +131,9 @@ INLINE void conv_c_body(const int nb, const int m, const int ahead, const fc_con
             for (int v = 0; v < nb; v++) acc[p][v] = vload(y + p * a->y_w + v * a->y_c);
     }
 
-    if (!ahead && a->x_w == VW) /* Winograd's few runs gain nothing */
+    if (!ahead && a->x_w == VW && a->run_len % VW)
+        conv_c_sum_short(nb, m, a, slab, x, add, mask, y, acc);
+    else if (!ahead && a->x_w == VW) /* Winograd's few runs gain nothing */
         conv_c_sum(nb, m, ahead, a, slab, x, VW, add, mask, y, acc);
     else
         conv_c_sum(nb, m, ahead, a, slab, x, a->x_w, add, mask, y, acc);
