@@ -7,7 +7,7 @@ typedef struct {
     const int64_t *runs, *runs_end; /* a slab of the reduction */
     const float *w;                 /* the slab's part of the panel */
     const float *bias;
-    const float *ahead; /* what to fetch for later, */
+    const float *ahead; /* what to fetch for later, or NULL: */
     int64_t lines;      /* so many cache lines per run */
     int64_t asks; /* pixels of y, add and mask to ask for per run, lines of them: a core has few requests under way */
     int first, last; /* of the slabs: y starts from the bias, is finished with activation and mask */
@@ -173,6 +173,11 @@ static const conv_c_tile conv_c_tiles[NV_MAX][TILE_MAX] = {TILES(CONV_C_ENTRY)};
 #define CONV_C_W_SLAB (96 * 1024)  /* bytes of a weight panel's slab, and */
 #define CONV_C_X_SLAB (192 * 1024) /* bytes of x that it meets: together they stay in the second-level cache */
 
+/* The weights of panel p for the runs from `runs` on. */
+INLINE const float *conv_c_weights(const fc_conv_lanes_c_args *a, int64_t p, const int64_t *runs) {
+    return a->w + (p * a->nruns + (runs - a->runs)) * a->run_len * a->nv * VW;
+}
+
 /* Tiles that share a slab of weights: so few, at small batches, fetch the next panel's meanwhile. */
 #define CONV_C_FEW 16
 
@@ -181,11 +186,10 @@ INLINE void conv_c_panel(const fc_conv_lanes_c_args *a, conv_c_slab *slab, int64
                          int64_t pieces, int64_t first, int64_t last) {
     const int64_t *panel = a->panels + 3 * p, nb = panel[2];
     int64_t tiles = (pixels + tile_rows(nb) - 1) / tile_rows(nb), m = pixels / tiles, longer = pixels % tiles;
-    const int64_t runs = slab->runs_end - slab->runs, run_size = a->run_len * a->nv * VW;
+    const int64_t runs = slab->runs_end - slab->runs, lines = a->run_len * a->nv * VW / 16;
     const int64_t sharing = (last - first) * tiles / pieces;
-    slab->w = a->w + (p * a->nruns + (slab->runs - a->runs)) * run_size;
-    slab->ahead = slab->w + a->nruns * run_size;
-    slab->lines = sharing > 0 && sharing <= CONV_C_FEW ? (run_size / 16 + sharing - 1) / sharing : 0;
+    slab->w = conv_c_weights(a, p, slab->runs);
+    slab->lines = slab->ahead && sharing > 0 && sharing <= CONV_C_FEW ? (lines + sharing - 1) / sharing : 0;
     slab->asks = runs > 0 ? (tile_rows(nb) / CONV_C_LINE + runs) / runs : 0; /* a phase may have no taps */
     slab->bias = a->bias ? a->bias + p * a->nv * VW : 0;
     for (int64_t unit = first; unit < last; unit++) {
@@ -199,7 +203,7 @@ INLINE void conv_c_panel(const fc_conv_lanes_c_args *a, conv_c_slab *slab, int64
             int64_t at = tile * m + (tile < longer ? tile : longer);
             conv_c_tiles[nb - 1][m + (tile < longer) - 1](a, slab, x + at * a->x_w, add ? add + at * a->r_w : 0,
                                                           mask ? mask + at * a->m_w : 0, y + at * a->y_w);
-            slab->ahead += 16 * runs * slab->lines;
+            if (slab->lines) slab->ahead += 16 * runs * slab->lines;
         }
     }
 }
@@ -226,10 +230,17 @@ FC_DEFINE(conv_lanes_c) {
                                 .first = i == 0,
                                 .last = i + 1 == slabs};
             start = before;
+            int64_t own = -1; /* the thread's first panel: its next slab comes after the last panel of this one */
             for (int64_t p = 0; p < a->npanels && start < hi; p++) {
                 int64_t nb = a->panels[3 * p + 2], first, last;
                 rows_within(start, nb, count, lo, hi, &first, &last);
                 start += nb * count;
+                if (first == last) continue;
+                if (own < 0) own = p;
+                if (p + 1 < a->npanels && start < hi)
+                    slab.ahead = conv_c_weights(a, p + 1, slab.runs);
+                else
+                    slab.ahead = slab.last ? NULL : conv_c_weights(a, own, slab.runs_end);
                 conv_c_panel(a, &slab, p, rows, pixels, pieces, begin + first, begin + last);
             }
         }
