@@ -66,8 +66,9 @@ int fc_isa_supported(int i);            /* by this CPU and operating system */
 
 const char *fc_compiler(void);
 
-int64_t fc_gemm_scratch(const fc_isa *isa, int64_t m); /* floats of scratch a thread needs for gemm */
-int64_t fc_gemm_update_scratch(const fc_isa *isa, int64_t k); /* and for gemm_update */
+/* Floats of scratch a thread needs for gemm of m rows, and for gemm_update of depth k. */
+int64_t fc_gemm_scratch(const fc_isa *isa, int64_t m);
+int64_t fc_gemm_update_scratch(const fc_isa *isa, int64_t k);
 
 /* ---- memory.c: the only allocator -------------------------------------------------------------------------------- */
 void *fc_alloc(size_t bytes); /* 64-byte aligned (2 MiB pages asked for when large), or NULL */

@@ -43,6 +43,16 @@ INLINE void conv_c_term(const int nb, const int m, vec acc[TILE_MAX][NV_MAX], co
     }
 }
 
+/* Asks for what pixel p of the tile will read or write in the end. */
+INLINE void conv_c_ask(const int nb, const fc_conv_lanes_c_args *a, const conv_c_slab *slab, int64_t p, const float *add,
+                       const float *mask, const float *y) {
+    for (int v = 0; v < nb; v++) {
+        if (slab->first) __builtin_prefetch(y + p * a->y_w + v * a->y_c, 1);
+        if (slab->last && add) __builtin_prefetch(add + p * a->r_w + v * a->r_c);
+        if (slab->last && mask) __builtin_prefetch(mask + p * a->m_w + v * a->m_c);
+    }
+}
+
 /* The sum over a slab. step: floats between pixels, a literal where they are next to each other: then VW terms at a time, of
  * which runs are multiples. What will be read or written in the end is asked for on the way. */
 INLINE void conv_c_sum(const int nb, const int m, const int ahead, const fc_conv_lanes_c_args *a,
@@ -66,41 +76,35 @@ INLINE void conv_c_sum(const int nb, const int m, const int ahead, const fc_conv
         for (int64_t i = 0; i < slab->lines; i++)
             __builtin_prefetch(slab->ahead + 16 * ((runs - slab->runs) * slab->lines + i), 0, 2);
         for (int64_t i = 0; !ahead && i < slab->asks && asked < m; i++, asked += CONV_C_LINE)
-            for (int v = 0; v < nb; v++) {
-                if (slab->first) __builtin_prefetch(y + asked * a->y_w + v * a->y_c, 1);
-                if (slab->last && add) __builtin_prefetch(add + asked * a->r_w + v * a->r_c);
-                if (slab->last && mask) __builtin_prefetch(mask + asked * a->m_w + v * a->m_c);
-            }
+            conv_c_ask(nb, a, slab, asked, add, mask, y);
         int64_t left = a->run_len;
-        for (; dense && left > 0; left -= VW) {
-            __asm__("" : "+r"(w)); /* else GCC loads ahead of this turn, and spills */
+        if (dense) {
+            for (; left > 0; left -= VW) {
+                __asm__("" : "+r"(w)); /* else GCC loads ahead of this turn, and spills */
 #pragma GCC unroll 5
-            for (int p = 0; p < m; p += 3) __asm__("" : "+r"(base[p / 3]));
+                for (int p = 0; p < m; p += 3) __asm__("" : "+r"(base[p / 3]));
 #pragma GCC unroll 16
-            for (int i = 0; i < VW; i++, w += w_step) conv_c_term(nb, m, acc, base, step, i, w);
+                for (int i = 0; i < VW; i++, w += w_step) conv_c_term(nb, m, acc, base, step, i, w);
 #pragma GCC unroll 5
-            for (int p = 0; p < m; p += 3) base[p / 3] += VW;
-        }
-        for (; !dense && left > 0; left--, w += w_step) {
-            conv_c_term(nb, m, acc, base, step, 0, w);
+                for (int p = 0; p < m; p += 3) base[p / 3] += VW;
+            }
+        } else {
+            for (; left > 0; left--, w += w_step) {
+                conv_c_term(nb, m, acc, base, step, 0, w);
 #pragma GCC unroll 5
-            for (int p = 0; p < m; p += 3) base[p / 3]++;
+                for (int p = 0; p < m; p += 3) base[p / 3]++;
+            }
         }
     }
 }
 
-/* The same where pixels are next to each other and runs are of other lengths, of a few channels: there are many, so that what
- * is asked for is asked for before them, and a run costs no more than its terms. */
+/* The same where pixels are VW apart and runs are of other lengths: many, of a few channels (or of a planar input, of such a
+ * stride). What is written is asked for before them, and nothing else, so that a run costs no more than its terms. */
 INLINE void conv_c_sum_short(const int nb, const int m, const fc_conv_lanes_c_args *a, const conv_c_slab *slab,
                              const float *x, const float *add, const float *mask, const float *y,
                              vec acc[TILE_MAX][NV_MAX]) {
     const int64_t w_step = a->nv * VW, run_len = a->run_len;
-    for (int p = 0; p < m; p += CONV_C_LINE)
-        for (int v = 0; v < nb; v++) {
-            if (slab->first) __builtin_prefetch(y + p * a->y_w + v * a->y_c, 1);
-            if (slab->last && add) __builtin_prefetch(add + p * a->r_w + v * a->r_c);
-            if (slab->last && mask) __builtin_prefetch(mask + p * a->m_w + v * a->m_c);
-        }
+    for (int p = 0; p < m; p += CONV_C_LINE) conv_c_ask(nb, a, slab, p, add, mask, y);
     const float *w = slab->w;
     for (const int64_t *runs = slab->runs; runs < slab->runs_end; runs++) {
         const float *base[(TILE_MAX + 2) / 3];
@@ -178,7 +182,7 @@ INLINE const float *conv_c_weights(const fc_conv_lanes_c_args *a, int64_t p, con
     return a->w + (p * a->nruns + (runs - a->runs)) * a->run_len * a->nv * VW;
 }
 
-/* Tiles that share a slab of weights: so few, at small batches, fetch the next panel's meanwhile. */
+/* Tiles that share a slab of weights: so few, at small batches, fetch what the thread reads next meanwhile. */
 #define CONV_C_FEW 16
 
 /* Units [first, last) for panel p, over a slab of the reduction. */
@@ -230,7 +234,8 @@ FC_DEFINE(conv_lanes_c) {
                                 .first = i == 0,
                                 .last = i + 1 == slabs};
             start = before;
-            int64_t own = -1; /* the thread's first panel: its next slab comes after the last panel of this one */
+            int64_t own = -1; /* the thread's first panel, whose next slab comes after the last panel; after the last slab its
+                               * first one, which a cache still has */
             for (int64_t p = 0; p < a->npanels && start < hi; p++) {
                 int64_t nb = a->panels[3 * p + 2], first, last;
                 rows_within(start, nb, count, lo, hi, &first, &last);

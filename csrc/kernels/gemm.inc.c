@@ -1,5 +1,5 @@
 /* Matrix products on plain arrays: a register tile of GEMM_MR rows and one panel (two vectors, or one that is enough) of
- * columns, a block of A packed in L2, a panel of B in L1; or, of few columns, A's rows where they lie. */
+ * columns, a block of A packed in L2, a panel of B in L1 or, with 16 lanes, L2; or, of few columns, A's rows where they lie. */
 #include "gemm.h"
 #include "math.h"
 #include "transpose.h"
@@ -15,9 +15,10 @@
 #define GEMM_EACH_ROW(f) f(0) f(1) f(2) f(3)
 #endif
 
-/* Terms of a block: of 16 lanes longer ones, as the sums are added to C less often and the second cache is larger. On Zen 5 512
- * instead of 256 terms are 1.01 (n = 256) to 1.04 x (n = 4096). */
+/* Terms of a block. Of more, the sums are added to C less often, but a panel of B (64 KB) and a block of A (400 KB) want a
+ * second cache of 1 MB, as CPUs of 16 lanes have. On Zen 5 512 instead of 256 are 1.01 (n = 256) to 1.04 x (n = 4096). */
 #define GEMM_KC (VW == 16 ? 512 : 256)
+#define GEMM_ROW gemm_row(GEMM_KC) /* floats between packed rows of A */
 
 /* A tile asks for what comes next every so many terms: a core has few requests under way, and all at once held the tile up. */
 #define GEMM_STEP 16
@@ -64,18 +65,18 @@ INLINE void pack_columns(const float *a, int64_t a_m, int64_t a_k, int64_t m, in
         for (int64_t i = 0; a_m == 1 && i < m && p + GEMM_ROWS_AHEAD < k; i += 16)
             __builtin_prefetch(x + GEMM_ROWS_AHEAD * a_k + i);
         if (a_m == 1) /* what a vector has beyond GEMM_MR, the next p writes again */
-            for (; row + VW <= m; row += GEMM_MR, y += GEMM_MR * gemm_row(GEMM_KC)) vstore(y, vload(x + row));
-        for (; row < m; row += GEMM_MR, y += GEMM_MR * gemm_row(GEMM_KC))
+            for (; row + VW <= m; row += GEMM_MR, y += GEMM_MR * GEMM_ROW) vstore(y, vload(x + row));
+        for (; row < m; row += GEMM_MR, y += GEMM_MR * GEMM_ROW)
             for (int64_t i = 0; i < GEMM_MR; i++) y[i] = row + i < m ? x[(row + i) * a_m] : 0.0f;
     }
 }
 
-/* The same with element (i, p) at i * gemm_row + p, of a row-major A. */
+/* The same with element (i, p) at i*GEMM_ROW + p, of a row-major A. */
 INLINE void pack_rows(const float *a, int64_t a_m, int64_t m, int64_t k, float *out) {
-    for (int64_t row = 0; row < m; row += GEMM_MR, out += GEMM_MR * gemm_row(GEMM_KC))
+    for (int64_t row = 0; row < m; row += GEMM_MR, out += GEMM_MR * GEMM_ROW)
         for (int64_t i = 0; i < GEMM_MR; i++) {
             const float *x = a + (row + i) * a_m;
-            float *y = out + i * gemm_row(GEMM_KC);
+            float *y = out + i * GEMM_ROW;
             for (int64_t p = 0; p < k; p++) y[p] = row + i < m ? x[p] : 0.0f;
         }
 }
@@ -85,8 +86,8 @@ typedef struct {
     float *c;
     int64_t c_m, columns;
     const float *next_b;         /* what the next tiles will read: fetched while this one is computed */
-    const float *asked[4];       /* as are these arrays, or NULL: the rows that the tile's become, asked_m apart */
-    int64_t asked_m;
+    const float *asked[4];       /* as is what is read or written after the tile, C or what an update changes, or NULL: */
+    int64_t asked_m;             /* a row for each of the tile's, so far apart */
     int rows, load, finish, act; /* load: add to what c holds; finish: bias, act and mask now */
 } gemm_tile_out;
 
@@ -226,7 +227,7 @@ INLINE void gemm_tile(const int vectors, const int ahead, const float *a, int64_
     static __attribute__((noinline)) void name(const float *a, const float *b, int64_t k, const gemm_tile_out *o) { \
         gemm_tile(vectors, 0, a, a_i, a_p, b, k, o);                                                                \
     }
-GEMM_TILE(gemm_tile_rows, 2, gemm_row(GEMM_KC), 1)
+GEMM_TILE(gemm_tile_rows, 2, GEMM_ROW, 1)
 GEMM_TILE(gemm_tile_columns, 2, 1, GEMM_MR)
 GEMM_TILE(gemm_half_tile_columns, 1, 1, GEMM_MR)
 
@@ -310,7 +311,7 @@ FC_DEFINE(gemm) {
                     gemm_tile_out out =
                         gemm_out(a, row + i, m - i < GEMM_MR ? m - i : GEMM_MR, column, block, k_blocks);
                     out.next_b = b + a->k * GEMM_N + i / GEMM_MR * ask;
-                    const float *tile = packed + i * gemm_row(GEMM_KC);
+                    const float *tile = packed + i * GEMM_ROW;
                     if (a->a_k == 1)
                         gemm_tile_rows(tile, b, k1 - k0, &out);
                     else

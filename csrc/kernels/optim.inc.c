@@ -265,7 +265,7 @@ INLINE void gemm_update_tile(const fc_gemm_update_args *a, const float *packed, 
 FC_DEFINE(gemm_update) {
     const int64_t k_blocks = gemm_k_blocks(a->k, GEMM_KC), most = gemm_update_rows(a->k, GEMM_KC);
     const int64_t tiles = (a->m + GEMM_MR - 1) / GEMM_MR, panels = (a->n + GEMM_N - 1) / GEMM_N;
-    const int64_t groups = (panels + UPDATE_PANELS - 1) / UPDATE_PANELS, block_size = most * gemm_row(GEMM_KC);
+    const int64_t groups = (panels + UPDATE_PANELS - 1) / UPDATE_PANELS, block_size = most * GEMM_ROW;
     int64_t tile_lo = 0, tile_hi = tiles, group_lo = 0, group_hi = groups;
     if (tiles >= groups)
         share(tiles, ith, nth, &tile_lo, &tile_hi);
@@ -282,7 +282,7 @@ FC_DEFINE(gemm_update) {
         for (int64_t group = group_lo; group < group_hi; group++) {
             const int64_t panel = group * UPDATE_PANELS, rest = panels - panel;
             for (int64_t i = 0; i < m; i += GEMM_MR)
-                gemm_update_tile(a, packed + i * gemm_row(GEMM_KC), block_size, k_blocks, row + i, m - i < GEMM_MR ? m - i : GEMM_MR,
+                gemm_update_tile(a, packed + i * GEMM_ROW, block_size, k_blocks, row + i, m - i < GEMM_MR ? m - i : GEMM_MR,
                                  panel, rest < UPDATE_PANELS ? rest : UPDATE_PANELS);
         }
     }
