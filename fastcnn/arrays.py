@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from . import _core
+
 _FLOAT32 = np.dtype(np.float32)
 _INT64 = np.dtype(np.int64)
 # DLPack's device types whose memory the CPU can read: CPU, CUDA pinned, ROCm pinned, CUDA managed.
@@ -24,7 +26,7 @@ def gate(value: Any, what: str = "input", owner: Any = None) -> np.ndarray:
     what: the argument's name for error messages, after the class name of `owner` where there is one. See `as_array`
     for what is an array.
     """
-    if type(value) is np.ndarray and value.dtype == _FLOAT32 and value.flags.carray and value.size:
+    if _core.is_plain(value):
         return value
     if owner is not None:
         what = f"{type(owner).__name__}: {what}"

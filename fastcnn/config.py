@@ -13,7 +13,7 @@ _threads: int | None = None
 _weights = 0
 _statistics = 0
 _structure = 0
-_modes = 0
+_settings = 0
 
 
 def _cgroup_quota(root: str = "/sys/fs/cgroup") -> float:
@@ -76,6 +76,7 @@ def set_num_threads(n: int) -> None:
     if not 1 <= n <= MAX_THREADS:
         raise ValueError(f"set_num_threads: n must be 1 to {MAX_THREADS}, got {n}")
     _threads = int(n)
+    settings_changed()
 
 
 CONV_ALGORITHMS = ("auto", "direct", "winograd")
@@ -132,16 +133,17 @@ def structure_version() -> int:
 def structure_changed() -> None:
     global _structure
     _structure += 1
+    settings_changed()
 
 
-def mode_version() -> int:
-    """Grows whenever a module changes between training and evaluation."""
-    return _modes
+def settings_version() -> int:
+    """Grows whenever the structure changes, a module begins or ends to train, or set_num_threads is called."""
+    return _settings
 
 
-def mode_changed() -> None:
-    global _modes
-    _modes += 1
+def settings_changed() -> None:
+    global _settings
+    _settings += 1
 
 
 def show_config() -> str:

@@ -46,9 +46,7 @@ class TrainingStep:
             x.dtype.char,
             isinstance(y, tuple),
             tuple([(v.shape, v.dtype.char) for v in _each(y)]),
-            self.model._mode_key(),
-            config.structure_version(),
-            config.get_num_threads(),
+            self.model._settings(),
             len(self.optimizer.param_groups),
         )
         program = self._programs.get(key)

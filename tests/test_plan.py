@@ -1,5 +1,6 @@
 """Plans: memory, caches, fusions, what may change between runs, threads and processes."""
 
+import copy
 import multiprocessing
 import os
 import threading
@@ -146,6 +147,52 @@ def test_modes_of_submodules_are_part_of_the_plan():
     assert (np.asarray(model(x)) == 0).any()
     model[1].eval()
     assert not (np.asarray(model(x)) == 0).any()
+
+
+def evaluated():
+    """A model in evaluation that has seen an array, the array, and what came out: its next call takes a short way."""
+    model, x = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5)).eval(), RNG.standard_normal((2, 4)).astype(np.float32)
+    first = model(x)
+    assert model._last_run is not None
+    return model, x, first
+
+
+def test_a_second_call_looks_at_its_argument():
+    model, x, first = evaluated()
+    for same in (x, x.astype(np.float64), np.asfortranarray(x), x.tolist()):
+        np.testing.assert_array_equal(model(same), first)
+    np.testing.assert_array_equal(model(x[:1]), first[:1])
+    with pytest.raises(ValueError, match="input"):
+        model(x[:, :3].copy())
+    with pytest.raises(ValueError, match="empty"):
+        model(x[:0])
+    flatten = nn.Flatten().eval()
+    for dtype in (np.int64, np.float32, np.int64, np.float32):
+        assert flatten(np.ones((2, 3, 4), dtype)).dtype == dtype
+    history = nn.Linear(4, 4)(x)
+    assert model(history)._tape is not None, "a value with a history keeps it"
+
+
+def test_a_second_call_sees_what_changed():
+    model, x, first = evaluated()
+    model.train()
+    assert (np.asarray(model(np.ones_like(x))) == 0).any(), "in training values are dropped"
+    np.testing.assert_array_equal(model.eval()(x), first)
+    model[1].train()
+    assert not np.array_equal(model(x), first), "a part that trains drops values"
+    model[1].eval()
+    threads = fc.get_num_threads()
+    for count in (threads + 1, threads):
+        fc.set_num_threads(count)
+        np.testing.assert_array_equal(model(x), first)
+        assert model._last_run[-1].threads == count
+    copied = copy.deepcopy(model)
+    for parameter in model.parameters():
+        parameter[...] = 2 * parameter.numpy()
+    np.testing.assert_array_equal(model(x), 2 * first)
+    np.testing.assert_array_equal(copied(x), first)
+    model[0] = nn.Linear(4, 5)
+    assert model(x).shape == (2, 5)
 
 
 def test_cache_is_bounded():

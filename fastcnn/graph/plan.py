@@ -8,7 +8,7 @@ import sys
 import threading
 import weakref
 from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -292,7 +292,9 @@ class Program:
 
     def _prepare(self, io):
         """Pack the weights, if they changed or the user holds an array that can change them."""
-        stamp = config.weights_version(), config.statistics_version() if self._packs_state else 0
+        stamp = config.weights_version()  # both only grow
+        if self._packs_state:
+            stamp += config.statistics_version()
         if self._prepared != stamp or self._exposed:
             self._exposed = any(p.exposed for p in self.params)
             self._run(io, *self.bounds["prepare"])
@@ -318,15 +320,16 @@ class Program:
         """Outputs for gated inputs."""
         return self.forward_token(arrays, seed)[0]
 
-    def forward_simple(self, arrays: list[np.ndarray]) -> np.ndarray:
+    def forward_simple(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
         """`forward` of a program that is `simple`: with one output of floats and nothing to look after."""
-        output = np.empty(*self._output_types[0])
+        output = _core.empty(self._output_types[0][0])
         io = (*arrays, output)
         arena = self.arena
         with arena.lock:
             if self._packs:
                 self._prepare(io)
-            self.plan.run(io, *self._forward, self.threads, self.timings)
+            first, last = self._forward
+            self.plan.run(io, first, last, self.threads, self.timings)
             arena.owner = None
         return output
 
