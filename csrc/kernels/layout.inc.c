@@ -143,7 +143,10 @@ FC_DEFINE(pick_pixels) {
     for (int64_t row = lo; row < hi; row++) {
         const float *x = a->x + row / a->h / a->c * a->x_n + row / a->h % a->c * a->x_c + row % a->h * a->x_h;
         float *y = a->y + row * a->w * VW;
-        for (int64_t i = 0; i < a->w; i++) vstore(y + i * VW, vload(x + i * a->x_w));
+        for (int64_t i = 0; i < a->w; i++) {
+            __builtin_prefetch(x + 2 * a->x_h + i * a->x_w);
+            vstore(y + i * VW, vload(x + i * a->x_w));
+        }
     }
 }
 

@@ -47,8 +47,11 @@ FC_DEFINE(pack_weights) {
                      a->red_per_group, a->s_group, a->s_lane, a->s_red);
         float *out = a->out + (p * a->k + k0) * a->width, rows[WEIGHTS_CHUNK][VW];
         if (a->s_lane == 1 && c.low == 0 && c.high == a->width) {
-            for (int64_t k = 0; k < c.count; k++)
-                for (int64_t j = 0; j < a->width; j++) out[k * a->width + j] = a->w[c.at[k] + j];
+            for (int64_t k = 0; k < c.count; k++) {
+                const float *w = a->w + c.at[k];
+                for (int64_t j = 0; j < a->width; j += 16) __builtin_prefetch(w + 16 * a->s_red + j);
+                for (int64_t j = 0; j < a->width; j++) out[k * a->width + j] = w[j];
+            }
             continue;
         }
         for (int64_t j = 0; j < a->width; j++)

@@ -2,6 +2,8 @@
  * wgrad_lanes_c.inc.c the register tile of the gradient's products. */
 #include "winograd.h"
 
+/* Weights of later channels are asked for: either a channel's lie side by side, far from the next one's, or each lane's in a
+ * stream of their own, more of them than the processor follows. */
 FC_DEFINE(winograd_weights) {
     int64_t width = a->nv * VW, k_of_phase = a->k / a->red_phases, lo, hi;
     share(a->npanels * a->k, ith, nth, &lo, &hi);
@@ -14,7 +16,12 @@ FC_DEFINE(winograd_weights) {
             ivec keep;
             for (int64_t l = 0; l < VW; l++) keep[l] = l < lanes ? -1 : 0, offset[l] = l < lanes ? l * a->s_lane : 0;
             float w[(MOST_WEIGHTS + 1) * VW], *u = a->u + item * width + b * VW;
-            rows_to_lanes(lanes > 0 ? a->w + red * a->s_red + lane * a->s_lane : a->w, offset, keep, w, VW, a->area);
+            const float *from = lanes > 0 ? a->w + red * a->s_red + lane * a->s_lane : a->w;
+            rows_to_lanes(from, offset, keep, w, VW, a->area);
+            if (a->s_lane < a->s_red)
+                for (int64_t at = 0; at < VW * a->s_lane; at += 16) __builtin_prefetch(from + 4 * a->s_red + at);
+            else
+                for (int64_t l = 0; l < VW; l++) __builtin_prefetch(from + offset[l] + 8 * a->s_red);
             vstore(w + a->area * VW, (vec){0});
 #define BODY(side, r) winograd_tile_weights(side, r, w, order, u, a->u_p, 4 * width)
             WINOGRAD_KINDS(a->side, a->r, BODY);
@@ -137,8 +144,9 @@ FC_DEFINE(winograd_unpack) {
                     vstore(w + a->order[phase * taps_count + t] * VW, vload(taps + t * VW));
             }
             for (int64_t l = 0; l < VW; l++) offset[l] = l * a->red * a->area;
-            lanes_to_rows(w, VW, a->dw + (lane * a->red + red) * a->area, offset, (int)(lanes < VW ? lanes : VW),
-                          a->area);
+            float *dw = a->dw + (lane * a->red + red) * a->area;
+            for (int64_t l = 0; l < VW && l < lanes; l++) __builtin_prefetch(dw + offset[l] + 8 * a->area, 1);
+            lanes_to_rows(w, VW, dw, offset, (int)(lanes < VW ? lanes : VW), a->area);
         }
     }
 }
