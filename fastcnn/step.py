@@ -46,7 +46,7 @@ class TrainingStep:
             x.dtype.char,
             isinstance(y, tuple),
             tuple([(v.shape, v.dtype.char) for v in _each(y)]),
-            self.model._settings(),
+            self.model._plan_settings()[1],
             len(self.optimizer.param_groups),
         )
         program = self._programs.get(key)

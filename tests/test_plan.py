@@ -1,6 +1,7 @@
 """Plans: memory, caches, fusions, what may change between runs, threads and processes."""
 
 import copy
+import itertools
 import multiprocessing
 import os
 import threading
@@ -151,9 +152,9 @@ def test_modes_of_submodules_are_part_of_the_plan():
 
 def evaluated():
     """A model in evaluation that has seen an array, the array, and what came out: its next call takes a short way."""
-    model, x = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5)).eval(), RNG.standard_normal((2, 4)).astype(np.float32)
+    model, x = nn.Sequential(nn.Linear(4, 50), nn.Dropout(0.5)).eval(), RNG.standard_normal((2, 4)).astype(np.float32)
     first = model(x)
-    assert model._last_run is not None
+    assert model._last_program is not None
     return model, x, first
 
 
@@ -173,10 +174,33 @@ def test_a_second_call_looks_at_its_argument():
     assert model(history)._tape is not None, "a value with a history keeps it"
 
 
+class Scaled(nn.Module):
+    """forward() with whatever reaches it."""
+
+    def __init__(self, scale=1.0):
+        super().__init__()
+        self.scale, self.weight = scale, nn.Parameter(np.ones((2, 4), np.float32))
+
+    def forward(self, x, *more, times=1.0):
+        if x.dtype != "float32":
+            return self.weight * 5.0
+        for other in more:
+            x = x + other
+        return x * (self.scale * times)
+
+
+def test_a_second_call_has_the_arguments_of_the_first():
+    x, model = np.ones((2, 4), np.float32), Scaled().eval()
+    calls = [((x,), {}, 1), ((x,), {"times": 3.0}, 3), ((x, x), {}, 2), ((x.astype(np.int64),), {}, 5)]
+    for first, second in itertools.permutations(calls, 2):
+        for args, kwargs, expected in (first, first, second, second):
+            np.testing.assert_array_equal(model(*args, **kwargs), np.full((2, 4), expected, np.float32))
+
+
 def test_a_second_call_sees_what_changed():
     model, x, first = evaluated()
     model.train()
-    assert (np.asarray(model(np.ones_like(x))) == 0).any(), "in training values are dropped"
+    assert model(x)._tape is not None and (np.asarray(model(x)) == 0).any(), "in training values are dropped"
     np.testing.assert_array_equal(model.eval()(x), first)
     model[1].train()
     assert not np.array_equal(model(x), first), "a part that trains drops values"
@@ -185,7 +209,7 @@ def test_a_second_call_sees_what_changed():
     for count in (threads + 1, threads):
         fc.set_num_threads(count)
         np.testing.assert_array_equal(model(x), first)
-        assert model._last_run[-1].threads == count
+        assert model._last_program[-1].threads == count
     copied = copy.deepcopy(model)
     for parameter in model.parameters():
         parameter[...] = 2 * parameter.numpy()
@@ -193,6 +217,66 @@ def test_a_second_call_sees_what_changed():
     np.testing.assert_array_equal(copied(x), first)
     model[0] = nn.Linear(4, 5)
     assert model(x).shape == (2, 5)
+    scaled = Scaled().eval()
+    for scale in (1.0, 2.0, 3.0):
+        scaled.scale = scale
+        np.testing.assert_array_equal(scaled(x), np.float32(scale) * x)
+
+
+def test_a_second_call_sees_weights_that_the_user_holds():
+    model, x = nn.Sequential(nn.Conv2d(4, 16, 3, bias=False)).eval(), np.ones((1, 4, 8, 8), np.float32)
+    held = model[0].weight.data
+    for _ in range(2):
+        first = model(x)
+        held *= 2
+        np.testing.assert_array_equal(model(x), 2 * first)
+
+
+def test_a_class_may_begin_in_evaluation():
+    class Head(nn.Linear):
+        training = False
+
+    model, x = Head(4, 4), np.ones((2, 4), np.float32)
+    assert not hasattr(model(x), "_tape")
+    assert model.train()(x)._tape is not None
+
+
+def test_a_call_without_gradients_leaves_no_trace():
+    model, x = nn.Linear(4, 4), np.ones((2, 4), np.float32)
+    with fc.no_grad():
+        assert not hasattr(model(x), "_tape")
+    assert model(x)._tape is not None
+
+
+def test_a_forward_that_changes_its_module_is_traced_again():
+    class Halving(Scaled):
+        def forward(self, x, *more, times=1.0):
+            self.scale /= 2
+            return x * self.scale
+
+    model, x = Halving().eval(), np.ones((2, 4), np.float32)
+    assert [model(x)[0, 0] for _ in range(3)] == [0.5, 0.25, 0.125]
+
+
+def test_a_change_from_another_thread_during_the_first_call_is_seen():
+    entered, changed = threading.Event(), threading.Event()
+
+    class Waiting(Scaled):
+        def forward(self, x, *more, times=1.0):
+            y = x * self.scale
+            entered.set()
+            assert changed.wait(30)
+            return y
+
+    model, x = Waiting().eval(), np.ones((2, 4), np.float32)
+    other = threading.Thread(target=lambda: model(x))
+    other.start()
+    assert entered.wait(30)
+    model.scale = 7.0
+    changed.set()
+    other.join()
+    for _ in range(2):
+        np.testing.assert_array_equal(model(x), 7 * x)
 
 
 def test_cache_is_bounded():

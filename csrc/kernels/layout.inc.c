@@ -144,7 +144,7 @@ FC_DEFINE(pick_pixels) {
         const float *x = a->x + row / a->h / a->c * a->x_n + row / a->h % a->c * a->x_c + row % a->h * a->x_h;
         float *y = a->y + row * a->w * VW;
         for (int64_t i = 0; i < a->w; i++) {
-            __builtin_prefetch(x + 2 * a->x_h + i * a->x_w);
+            __builtin_prefetch(x + 2 * a->x_h + i * a->x_w); /* every second line of every second row */
             vstore(y + i * VW, vload(x + i * a->x_w));
         }
     }

@@ -329,12 +329,19 @@ def call_function(fn, name, values, kwargs):
 
 def call_module(module, values, kwargs):
     """Run a module on arrays."""
-    names = ["input"] if len(values) == 1 else [f"input {i + 1}" for i in range(len(values))]
-    arrays = [gate(value, name, module) for value, name in zip(values, names)]
-    shapes = tuple([(a.shape, a.dtype) for a in arrays])
-    record = _mode.grad and (module.training or any(tracked(v) for v in values))
-    tracked_args = tuple([record and tracked(v) for v in values])
-    key = (shapes, module._settings(), record, tracked_args, tuple(kwargs.items()) if kwargs else None)
+    if len(values) == 1:
+        (value,) = values
+        array = gate(value, "input", module)
+        arrays, shapes, touched = [array], (array.shape, array.dtype), tracked(value)
+        record = _mode.grad and (module.training or touched)
+        tracked_args: tuple[bool, ...] = (record and touched,)
+    else:
+        arrays = [gate(v, f"input {i + 1}", module) for i, v in enumerate(values)]
+        shapes = tuple([(a.shape, a.dtype) for a in arrays])
+        record = _mode.grad and (module.training or any(tracked(v) for v in values))
+        tracked_args = tuple([record and tracked(v) for v in values])
+    version, settings = module._plan_settings()
+    key = (shapes, settings, record, tracked_args, tuple(kwargs.items()) if kwargs else None)
     programs = module._programs
     call = programs.get(key)
     if call is None:
@@ -342,7 +349,8 @@ def call_module(module, values, kwargs):
             key, Call(module.forward, arrays, kwargs, tracked_args, record, module._arena(), type(module).__name__)
         )
     if call.simple and not (module.training or kwargs) and len(arrays) == 1 and _core.is_plain(arrays[0]):
-        module._last_run = arrays[0].shape, config.settings_version(), call.program
+        # The version from before the trace: during it forward(), or another thread, may have changed the module.
+        module.__dict__["_last_program"] = arrays[0].shape, version, call.program
     return call(arrays, values)
 
 

@@ -292,9 +292,9 @@ class Program:
 
     def _prepare(self, io):
         """Pack the weights, if they changed or the user holds an array that can change them."""
-        stamp = config.weights_version()  # both only grow
+        stamp = config.weights_version()
         if self._packs_state:
-            stamp += config.statistics_version()
+            stamp += config.statistics_version()  # both only grow
         if self._prepared != stamp or self._exposed:
             self._exposed = any(p.exposed for p in self.params)
             self._run(io, *self.bounds["prepare"])

@@ -158,7 +158,7 @@ class Buffer(Parameter):
 
 
 # What a module keeps for itself; every other attribute is part of what is traced, and may be a layer or parameter.
-_NOT_SAVED = ("_programs", "_own_arena", "_seen_settings", "_last_run")
+_NOT_SAVED = ("_programs", "_own_arena", "_seen_settings", "_last_program")
 _OWN = ("_modules", "_parameters", "_label", *_NOT_SAVED)
 
 
@@ -169,7 +169,7 @@ class Module:
     """
 
     training = True
-    _last_run: tuple | None = None  # of one plain array in evaluation: its shape, the settings' version, the program
+    _last_program: tuple | None = None  # of one plain array in evaluation: shape, version of the settings, program
 
     if TYPE_CHECKING:  # children, parameters and buffers that are assigned by name
 
@@ -182,14 +182,14 @@ class Module:
         self._own_arena = None
         self._label = ""
         self._seen_settings = None
-        self._last_run = None
+        self._last_program = None
 
     def __getstate__(self) -> dict:
         """For copy.deepcopy and pickle: everything but the plans, which are made anew."""
         return {k: v for k, v in self.__dict__.items() if k not in _NOT_SAVED}
 
     def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state, _programs=Cache(), **dict.fromkeys(_NOT_SAVED[1:]))
+        self.__dict__.update(state, _programs=Cache(), _own_arena=None, _seen_settings=None, _last_program=None)
         config.structure_changed()
 
     # ---- attributes --------------------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ class Module:
         if name in _OWN:
             return object.__setattr__(self, name, value)
         if name == "training":
-            if state.get(name, True) != value:
+            if self.training != value:
                 config.settings_changed()
             return object.__setattr__(self, name, bool(value))
         if "_modules" in state:
@@ -251,7 +251,7 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} has no forward()")
 
     def __call__(self, *args, **kwargs):
-        last = self._last_run  # for a small network's single image all that follows would be a tenth of the time
+        last = self._last_program  # for a small network's single image all that follows would be a tenth of the time
         if last is not None and len(args) == 1 and not kwargs and _core.is_plain(args[0]):
             shape, version, program = last
             if args[0].shape == shape and config.settings_version() == version:
@@ -281,13 +281,13 @@ class Module:
             self._own_arena = _core.Arena()
         return self._own_arena
 
-    def _settings(self):
-        """What its plans depend on beside the arguments; looked up again only when that of some module changed."""
+    def _plan_settings(self):
+        """(version, what plans depend on beside arguments); looked up again only when that of some module changed."""
         version = config.settings_version()
         if self._seen_settings is None or self._seen_settings[0] != version:
             modes = tuple([m.training for m in self.modules()])
             self._seen_settings = version, (modes, config.structure_version(), config.get_num_threads())
-        return self._seen_settings[1]
+        return self._seen_settings
 
     # ---- walking -----------------------------------------------------------------------------------------------
     def named_children(self):
