@@ -49,7 +49,7 @@ FC_DEFINE(pack_weights) {
         if (a->s_lane == 1 && c.low == 0 && c.high == a->width) {
             for (int64_t k = 0; k < c.count; k++) {
                 const float *w = a->w + c.at[k];
-                for (int64_t j = 0; j < a->width; j += 16) __builtin_prefetch(w + 16 * a->s_red + j); /* another page */
+                ask_pixels(1, a->width / VW, w + 16 * a->s_red, 0); /* another page */
                 for (int64_t j = 0; j < a->width; j++) out[k * a->width + j] = w[j];
             }
             continue;

@@ -19,7 +19,7 @@ FC_DEFINE(winograd_weights) {
             const float *from = lanes > 0 ? a->w + red * a->s_red + lane * a->s_lane : a->w;
             rows_to_lanes(from, offset, keep, w, VW, a->area);
             if (lanes > 0 && a->s_lane < a->s_red)
-                for (int64_t at = 0; at < VW * a->s_lane; at += 16) __builtin_prefetch(from + 4 * a->s_red + at);
+                ask_pixels(1, a->s_lane, from + 4 * a->s_red, 0);
             else if (lanes > 0)
                 for (int64_t l = 0; l < VW; l++) __builtin_prefetch(from + offset[l] + 8 * a->s_red);
             vstore(w + a->area * VW, (vec){0});
@@ -145,7 +145,7 @@ FC_DEFINE(winograd_unpack) {
             }
             for (int64_t l = 0; l < VW; l++) offset[l] = l * a->red * a->area;
             float *dw = a->dw + (lane * a->red + red) * a->area;
-            for (int64_t l = 0; l < VW && l < lanes; l++) __builtin_prefetch(dw + offset[l] + 8 * a->area, 1); /* as there */
+            for (int64_t l = 0; l < VW && l < lanes; l++) __builtin_prefetch(dw + offset[l] + 8 * a->area, 1); /* as above */
             lanes_to_rows(w, VW, dw, offset, (int)(lanes < VW ? lanes : VW), a->area);
         }
     }

@@ -182,14 +182,13 @@ class Module:
         self._own_arena = None
         self._label = ""
         self._seen_settings = None
-        self._last_program = None
 
     def __getstate__(self) -> dict:
         """For copy.deepcopy and pickle: everything but the plans, which are made anew."""
         return {k: v for k, v in self.__dict__.items() if k not in _NOT_SAVED}
 
     def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state, _programs=Cache(), _own_arena=None, _seen_settings=None, _last_program=None)
+        self.__dict__.update(state, _programs=Cache(), _own_arena=None, _seen_settings=None)
         config.structure_changed()
 
     # ---- attributes --------------------------------------------------------------------------------------------
