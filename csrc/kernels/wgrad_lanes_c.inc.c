@@ -8,12 +8,18 @@
 #define WGRAD_C_BLOCK ((VW == 16 ? 64 : 16) * 1024)
 #define WGRAD_C_DW (192 * 1024) /* bytes of dw that are kept in the second-level cache meanwhile */
 
-typedef void (*wgrad_c_tile)(const fc_wgrad_lanes_c_args *a, const float *x, const float *dy, float *dw, int64_t rows,
-                             int64_t next, int fresh);
+/* What is read after a tile, and asked for meanwhile: as many pixels of it. */
+typedef struct {
+    const float *at;
+    int64_t row, pixel;
+} wgrad_c_next;
 
-/* nb and m are literals. next: where, from x, what is read next begins. fresh: dw starts from here. */
+typedef void (*wgrad_c_tile)(const fc_wgrad_lanes_c_args *a, const float *x, const float *dy, float *dw, int64_t rows,
+                             wgrad_c_next next, int fresh);
+
+/* nb and m are literals. fresh: dw starts from here. */
 INLINE void wgrad_c_body(const int nb, const int m, const fc_wgrad_lanes_c_args *a, const float *x, const float *dy,
-                         float *dw, int64_t rows, int64_t next, int fresh) {
+                         float *dw, int64_t rows, wgrad_c_next next, int fresh) {
     vec acc[TILE_MAX][NV_MAX];
     const int64_t dw_step = a->nv * VW, x_w = a->x_w, y_w = a->y_w, y_c = a->y_c;
 #pragma GCC unroll 14
@@ -21,10 +27,10 @@ INLINE void wgrad_c_body(const int nb, const int m, const fc_wgrad_lanes_c_args 
 #pragma GCC unroll 4
         for (int v = 0; v < nb; v++) acc[p][v] = (vec){0};
     const float *ask = dw; /* for what will be added to, on the way */
-    for (int64_t row = 0; row < rows; row++, x += a->x_h, dy += a->y_h) {
-        const float *xp = x, *dp = dy;
-        for (int64_t ow = a->ow; ow > 0; ow--, xp += x_w, dp += y_w) {
-            __builtin_prefetch(xp + next);
+    for (int64_t row = 0; row < rows; row++, x += a->x_h, dy += a->y_h, next.at += next.row) {
+        const float *xp = x, *dp = dy, *np = next.at;
+        for (int64_t ow = a->ow; ow > 0; ow--, xp += x_w, dp += y_w, np += next.pixel) {
+            __builtin_prefetch(np);
             if (ask < dw + m * dw_step) __builtin_prefetch(ask, 1), ask += 16;
             vec d[NV_MAX];
 #pragma GCC unroll 4
@@ -50,20 +56,30 @@ INLINE void wgrad_c_body(const int nb, const int m, const fc_wgrad_lanes_c_args 
 
 #define WGRAD_C_TILE(nb, m)                                                                                    \
     static void wgrad_c_##nb##_##m(const fc_wgrad_lanes_c_args *a, const float *x, const float *dy, float *dw, \
-                                   int64_t rows, int64_t next, int fresh) {                                    \
+                                   int64_t rows, wgrad_c_next next, int fresh) {                               \
         wgrad_c_body(nb, m, a, x, dy, dw, rows, next, fresh);                                                  \
     }
 TILES(WGRAD_C_TILE)
 #define WGRAD_C_ENTRY(nb, m) TILE_ENTRY(wgrad_c, nb, m)
 static const wgrad_c_tile wgrad_c_tiles[NV_MAX][TILE_MAX] = {TILES(WGRAD_C_ENTRY)};
 
+/* Where dy begins for what is worked on after panel p: the next panel, else the first one of the rows or of the image after. */
+INLINE const float *wgrad_c_next_dy(const fc_wgrad_lanes_c_args *a, const float *dy, int64_t p, int64_t begin, int64_t end,
+                                    int64_t rows, int more_rows, int more_images) {
+    const float *first = dy - (a->panels[3 * p + 1] - a->panels[3 * begin + 1]) * a->y_c;
+    if (p + 1 < end) return dy + (a->panels[3 * p + 4] - a->panels[3 * p + 1]) * a->y_c;
+    if (more_rows) return first + rows * a->y_h;
+    return more_images ? first + a->y_n - (a->oh - rows) * a->y_h : 0;
+}
+
 /* Runs [first, last) of panels [begin, end), over the images of a slot. */
 INLINE void wgrad_c_unit(const fc_wgrad_lanes_c_args *a, int64_t slot, int64_t begin, int64_t end, int64_t first,
                          int64_t last) {
     int64_t width = a->nv * VW, depth = a->nruns * a->run_len, block = WGRAD_C_BLOCK / (a->ow * width * 4);
     if (block < 1) block = 1;
+    const int64_t stop = (slot + 1) * a->n / a->slots;
     int fresh = 1;
-    for (int64_t n = slot * a->n / a->slots; n < (slot + 1) * a->n / a->slots; n++)
+    for (int64_t n = slot * a->n / a->slots; n < stop; n++)
         for (int64_t row = 0; row < a->oh; row += block, fresh = 0)
             for (int64_t p = begin; p < end; p++) {
                 const int64_t *panel = a->panels + 3 * p, nb = panel[2];
@@ -75,10 +91,16 @@ INLINE void wgrad_c_unit(const fc_wgrad_lanes_c_args *a, int64_t slot, int64_t b
                 float *dw = a->dw + (slot * a->npanels + p) * depth * width;
                 for (int64_t k = first * a->run_len; fresh && nb < a->nv && k < last * a->run_len; k++)
                     for (int64_t v = nb; v < a->nv; v++) vstore(dw + k * width + v * VW, (vec){0});
+                const float *dy_next = wgrad_c_next_dy(a, dy, p, begin, end, rows, row + block < a->oh, n + 1 < stop);
+                int64_t vectors = dy_next ? a->panels[3 * (p + 1 < end ? p + 1 : begin) + 2] : 0;
                 for (int64_t run = first; run < last; run++)
                     for (int64_t tile = 0; tile < tiles; tile++) {
                         int64_t i = tile * m + (tile < longer ? tile : longer);
-                        int64_t next = tile == 0 && run + 1 < last ? a->runs[run + 1] - a->runs[run] : 0;
+                        wgrad_c_next next = {dy, 0, 0};
+                        if (tile == 0 && run + 1 < last)
+                            next = (wgrad_c_next){x + a->runs[run + 1], a->x_h, a->x_w};
+                        else if (vectors > 0)
+                            next = (wgrad_c_next){dy_next + --vectors * a->y_c, a->y_h, a->y_w};
                         wgrad_c_tiles[nb - 1][m + (tile < longer) - 1](
                             a, x + a->runs[run] + i, dy, dw + (run * a->run_len + i) * width, rows, next, fresh);
                     }

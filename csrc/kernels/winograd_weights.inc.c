@@ -84,7 +84,7 @@ static void winograd_wgrad_unit(const fc_winograd_wgrad_args *a, const winograd_
                     int64_t height = rows + (part < (high - low) % parts);
                     wgrad_c_tiles[nb - 1][height - 1](&product, v + p * v_p + lo * v_tile + at,
                                                       d + p * d_p + lo * d_tile + (panel - begin) * width,
-                                                      u + at * width, 1, 0, first == 0);
+                                                      u + at * width, 1, (wgrad_c_next){d, 0, 0}, first == 0);
                     at += height;
                 }
             }

@@ -128,6 +128,7 @@ class Conv2d(Op):
             (1, 3, 25, 41, 10, 7, {"stride": (4, 4), "pads": (1, 1, 1, 1)}),
             (2, 1, 27, 42, 9, 11, {"stride": (8, 8)}),
             (1, 2, 35, 70, 6, 5, {"stride": (16, 16)}),
+            (5, 72, 22, 22, 56, 1, {}),
         ]:
             for bias in ((o,), None):
                 shapes = [(n, c, h, w), (o, c // change.get("groups", 1), k, k)] + ([bias] if bias else [])

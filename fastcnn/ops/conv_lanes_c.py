@@ -205,7 +205,9 @@ def lower_weight(b, g, x, dy, dw):
         g, x = reads, pixels
     most = 3 if g.groups == 1 else choose_nv(b, g.o, g.og, g.cg, g.ow)
     runs, run_len, panels = _forward_panels(b, g, x, most)
-    slots = gradient_slots(panels.count * len(runs) * -(-run_len // 8), g.n)
+    # Threads that share a slot's runs read all of dy each: where there is little to add up after it, images are shared.
+    images = min(g.n, 4, (x.floats + dy.floats) // (16 * dw.floats))
+    slots = max(images, gradient_slots(panels.count * len(runs) * -(-run_len // 8), g.n))
     nv = panels.width_vectors
     packed = b.scratch(slots * panels.count * len(panels.red) * nv * b.vw)
     b.emit(
