@@ -6,6 +6,7 @@
 #define TILE_NV 2    /* lanes_c: output vectors of a register tile */
 
 #include <immintrin.h>
+#define VSTREAM(p, v) _mm256_stream_ps(p, v)
 #define VSELECT(mask, a, b) (vec)_mm256_blendv_ps(b, a, (__m256)(mask))
 #define VGREATER(a, b) (vec)_mm256_max_ps(a, b)
 #define VMAX_INT(a, b) (ivec)_mm256_max_epi32((__m256i)(a), (__m256i)(b))

@@ -7,6 +7,7 @@
 
 #ifdef __AVX512F__ /* not when emulated for a machine without it */
 #include <immintrin.h>
+#define VSTREAM(p, v) _mm512_stream_ps(p, v)
 #define VGREATER(a, b) (vec)_mm512_max_ps(a, b)
 #define VMAX_INT(a, b) (ivec)_mm512_max_epi32((__m512i)(a), (__m512i)(b))
 #define VBYTES_LOAD(p) (ivec) _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(p)))

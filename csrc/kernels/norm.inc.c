@@ -164,12 +164,12 @@ FC_DEFINE(channel_affine) {
         if (r) {
             for (int64_t w = 0; w < a->w * VW; w += VW) {
                 vec v = vload(x + w) * scale + shift + vload(r + w);
-                vstore(y + w, a->act ? vrelu(v) : v);
+                vput(y + w, a->act ? vrelu(v) : v, a->past);
             }
         } else if (a->act) {
-            for (int64_t w = 0; w < a->w * VW; w += VW) vstore(y + w, vrelu(vload(x + w) * scale + shift));
+            for (int64_t w = 0; w < a->w * VW; w += VW) vput(y + w, vrelu(vload(x + w) * scale + shift), a->past);
         } else {
-            for (int64_t w = 0; w < a->w * VW; w += VW) vstore(y + w, vload(x + w) * scale + shift);
+            for (int64_t w = 0; w < a->w * VW; w += VW) vput(y + w, vload(x + w) * scale + shift, a->past);
         }
     }
 }
@@ -258,7 +258,7 @@ FC_DEFINE(batch_norm_bwd) {
         for (int64_t w = 0; w < a->w * VW; w += VW) {
             vec d = vload(dy + w);
             if (mask) d = vmask(d, vload(mask + w));
-            vstore(dx + w, d * of_dy + vload(x + w) * of_x + shift);
+            vput(dx + w, d * of_dy + vload(x + w) * of_x + shift, a->past);
         }
     }
 }

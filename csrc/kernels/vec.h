@@ -21,8 +21,11 @@ INLINE void istore(int32_t *p, ivec v) { *(ivec_u *)p = v; }
 INLINE vec vset(float x) { return x - (vec){0}; }
 INLINE ivec iset(int32_t x) { return x - (ivec){0}; }
 
-/* What an ISA may have an instruction for (isa/<isa>.h): lanes of a where mask is -1, of b where it is 0; a > b ? a : b
- * (VMAX_INT: of integers); VW bytes as integers and back. */
+/* What an ISA may have an instruction for (isa/<isa>.h): a store past the caches, to a whole vector's place; lanes of a where
+ * mask is -1, of b where it is 0; a > b ? a : b (VMAX_INT: of integers); VW bytes as integers and back. */
+#ifndef VSTREAM
+#define VSTREAM(p, v) vstore(p, v)
+#endif
 #ifndef VSELECT
 #define VSELECT(mask, a, b) (vec)(((mask) & (ivec)(a)) | (~(mask) & (ivec)(b)))
 #endif
@@ -36,6 +39,14 @@ INLINE ivec iset(int32_t x) { return x - (ivec){0}; }
 #define VBYTES_LOAD(p) __builtin_convertvector(*(const bvec *)(p), ivec)
 #define VBYTES_STORE(p, v) *(bvec *)(p) = __builtin_convertvector(v, bvec)
 #endif
+/* past: past the caches; the barrier after a step, an atomic addition, orders such stores too. */
+INLINE void vput(float *p, vec v, int64_t past) {
+    if (past)
+        VSTREAM(p, v);
+    else
+        vstore(p, v);
+}
+
 /* VW whole numbers below 256, a byte each. */
 INLINE ivec bload(const uint8_t *p) { return VBYTES_LOAD(p); }
 INLINE void bstore(uint8_t *p, ivec v) { VBYTES_STORE(p, v); }

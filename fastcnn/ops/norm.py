@@ -11,6 +11,7 @@ from .pool import blocked
 
 SLOT_PIXELS = 1024  # of a block of channels: parts of the batch, so large, are summed one by one, and
 GROUP_BYTES = 8 << 20  # of the last cache, that two passes over a group of channels may fill
+PAST_BYTES = 20 << 20  # values of more than this are written past the caches, which would hold their end only
 SLOT_ITEMS = 32  # channel planes times slots: what there is at least to share among threads
 
 
@@ -24,6 +25,10 @@ def _layout(x: Storage) -> int:
 
 def _planes(x: Storage) -> dict[str, int]:
     return dict(n=x.n, c=x.c, h=x.h, w=x.w, layout=_layout(x))
+
+
+def _past(y: Storage) -> int:
+    return int(4 * y.floats > PAST_BYTES)
 
 
 def _padded(b, x: Storage) -> Storage:
@@ -164,6 +169,7 @@ class BatchNorm(Op):
             **(residual.strides("r") if residual else _no_strides("r")),
             **y.strides("y"),
             act=node.attrs.get("act", 0),
+            past=_past(y),
         )
         if node.attrs["running"]:
             running_mean, running_var, tracked, hyper = node.attrs["running"]
@@ -265,10 +271,11 @@ class BatchNormBwd(Op):
                 [v and v.at(first) for v in gradients],
                 [v and v.at(first) for v in factors],
                 dict(count=_count(node.inputs[0].shape), slots=slots, training=int(a["training"]), eps=a["eps"]),
+                _past(dx) if dx else 0,
             )
 
     @staticmethod
-    def _lower_group(b, x, dy, mask, dx, vectors, sums, gradients, factors, numbers):
+    def _lower_group(b, x, dy, mask, dx, vectors, sums, gradients, factors, numbers, past):
         mean, var, *weight = vectors
         masked = dict(mask=mask.at() if mask else None, **(mask.strides("m") if mask else _no_strides("m")))
         b.emit(
@@ -317,4 +324,5 @@ class BatchNormBwd(Op):
                 **dy.strides("y"),
                 **masked,
                 **dx.strides("dx"),
+                past=past,
             )
