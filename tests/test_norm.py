@@ -61,6 +61,8 @@ def test_against_float64(shape, layout, training, isa, monkeypatch):
         y = channel_norm(symbols[0], *moments, *symbols[1:3], 1e-5)[0]
         program = Program(symbols, [y], symbols[:3])
         program.arena.poison()
+        past = {s.fields["past"] for s in program.steps if s.kernel in ("channel_affine", "batch_norm_bwd")}
+        assert past == {int(norm.PAST_BYTES == 0)}
         arrays = [x, weight, bias, *given]
         (got,), token = program.forward_token(arrays)
         return [got, *program.backward(token, 0, arrays, [dy])]

@@ -156,6 +156,13 @@ def test_op(name, index, layout, isa, monkeypatch):
             assert a.tobytes() == b.tobytes(), f"{name}: other bits at {threads} threads"
 
 
+def test_a_weight_gradient_that_is_small_beside_what_it_reads_is_summed_by_images(isa, monkeypatch):
+    shapes, attrs = OPS["conv2d"].cases()[-1]
+    program = build("conv2d", shapes, attrs, "lanes_c", 2, monkeypatch)
+    (step,) = [s for s in program.steps if s.kernel == "wgrad_lanes_c"]
+    assert step.fields["slots"] in (3, 4) and shapes[0][0] == 5
+
+
 def test_every_op_is_covered():
     without = {name for name, op in OPS.items() if not op.cases()}
     assert without == set(COVERED)

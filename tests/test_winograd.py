@@ -26,17 +26,17 @@ def algorithm():
     fc.set_conv_algorithm("winograd")
 
 
-@pytest.fixture(params=[6, 9])
+@pytest.fixture(params=[4, 6, 9])
 def side(request, monkeypatch):
     """Of the tiles of inputs, where they are not of another by the convolution's stride or a pooling."""
-    sides = {2: (6,), 3: (6, 9), 5: (6, 9)}
+    sides = {2: (6,), 3: (4, 6, 9), 5: (6, 9)}
     assert sides == winograd.SIDES
-    monkeypatch.setattr(winograd, "SIDES", {**sides, 3: (request.param,), 5: (request.param,)})
+    monkeypatch.setattr(winograd, "SIDES", {**sides, 3: (request.param,), 5: (max(6, request.param),)})
     return request.param
 
 
 def few_tiles(monkeypatch, most):
-    monkeypatch.setattr(winograd, "TILES", dict.fromkeys((6, 9), most))
+    monkeypatch.setattr(winograd, "TILES", dict.fromkeys((4, 6, 9), most))
     monkeypatch.setattr(winograd, "most_tiles", lambda *_: most)
     monkeypatch.setattr(winograd, "FEWEST_TILES", 3)
 
@@ -242,6 +242,7 @@ def test_pooling_is_fused_only_where_its_positions_stay_inside(monkeypatch):
 @pytest.mark.parametrize(
     "side, r, attrs, size",
     [
+        (4, 3, ATTRS, (10, 9)),
         (6, 3, ATTRS, (10, 9)),
         (6, 5, ATTRS, (10, 9)),
         (9, 3, ATTRS, (14, 9)),
@@ -268,6 +269,7 @@ def test_the_error_stays_within_its_bound_at_many_channels(channels, side, r, at
 @pytest.mark.parametrize(
     "side, r, rows, cols, points",
     [
+        (4, 3, 14, 7, 28 * 15),
         (6, 3, 14, 7, 22 * 11),
         (6, 3, 1, 4, 3 * 6),
         (6, 3, 13, 2, 21 * 4),
@@ -397,3 +399,6 @@ def test_weights_that_are_kept_make_it_pay_earlier():
     assert "winograd" not in names["train"]
     second_of_lenet = geometry((1, 6, 14, 14), (16, 6, 5, 5), dict(ATTRS, pads=(0, 0, 0, 0)))
     assert winograd.choose(16, second_of_lenet, kept=True) is None  # the direct one leaves out 10 of 16 lanes
+    last_of_resnet = geometry((1, 512, 7, 7), (512, 512, 3, 3), dict(ATTRS, pads=(1, 1, 1, 1)))
+    assert winograd.choose(16, last_of_resnet, kept=True).side == 4
+    assert winograd.choose(16, last_of_resnet) is None

@@ -153,6 +153,7 @@ FC_DEFINE(fold_norm) {
 
 FC_DEFINE(channel_affine) {
     int64_t lo, hi;
+    const int64_t len = a->w * VW, past = a->past, act = a->act;
     int layout = (int)a->layout;
     share(a->n * a->c * a->h, ith, nth, &lo, &hi);
     for (int64_t row = lo; row < hi; row++) {
@@ -162,14 +163,14 @@ FC_DEFINE(channel_affine) {
         float *y = a->y + n * a->y_n + plane * a->y_c + h * a->y_h;
         vec scale = of_channel(a->scale, layout, plane), shift = of_channel(a->shift, layout, plane);
         if (r) {
-            for (int64_t w = 0; w < a->w * VW; w += VW) {
+            for (int64_t w = 0; w < len; w += VW) {
                 vec v = vload(x + w) * scale + shift + vload(r + w);
-                vput(y + w, a->act ? vrelu(v) : v, a->past);
+                vput(y + w, act ? vrelu(v) : v, past);
             }
-        } else if (a->act) {
-            for (int64_t w = 0; w < a->w * VW; w += VW) vput(y + w, vrelu(vload(x + w) * scale + shift), a->past);
+        } else if (act) {
+            for (int64_t w = 0; w < len; w += VW) vput(y + w, vrelu(vload(x + w) * scale + shift), past);
         } else {
-            for (int64_t w = 0; w < a->w * VW; w += VW) vput(y + w, vload(x + w) * scale + shift, a->past);
+            for (int64_t w = 0; w < len; w += VW) vput(y + w, vload(x + w) * scale + shift, past);
         }
     }
 }
@@ -244,6 +245,7 @@ FC_DEFINE(batch_norm_bwd_scale) {
 
 FC_DEFINE(batch_norm_bwd) {
     int64_t lo, hi;
+    const int64_t len = a->w * VW, past = a->past;
     int layout = (int)a->layout;
     share(a->n * a->c * a->h, ith, nth, &lo, &hi);
     for (int64_t row = lo; row < hi; row++) {
@@ -255,10 +257,10 @@ FC_DEFINE(batch_norm_bwd) {
         vec valid = filled(layout, n, a->images); /* padding lanes of a gradient hold 0 */
         vec of_dy = of_channel(a->of_dy, layout, plane) * valid, of_x = of_channel(a->of_x, layout, plane) * valid;
         vec shift = of_channel(a->shift, layout, plane) * valid;
-        for (int64_t w = 0; w < a->w * VW; w += VW) {
+        for (int64_t w = 0; w < len; w += VW) {
             vec d = vload(dy + w);
             if (mask) d = vmask(d, vload(mask + w));
-            vput(dx + w, d * of_dy + vload(x + w) * of_x + shift, a->past);
+            vput(dx + w, d * of_dy + vload(x + w) * of_x + shift, past);
         }
     }
 }

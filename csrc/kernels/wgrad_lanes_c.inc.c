@@ -8,7 +8,7 @@
 #define WGRAD_C_BLOCK ((VW == 16 ? 64 : 16) * 1024)
 #define WGRAD_C_DW (192 * 1024) /* bytes of dw that are kept in the second-level cache meanwhile */
 
-/* What is read after a tile, and asked for meanwhile: as many pixels of it. */
+/* What is read after a tile, and asked for meanwhile: as many pixels of it. Or nothing: a line that is there already. */
 typedef struct {
     const float *at;
     int64_t row, pixel;
@@ -63,15 +63,6 @@ TILES(WGRAD_C_TILE)
 #define WGRAD_C_ENTRY(nb, m) TILE_ENTRY(wgrad_c, nb, m)
 static const wgrad_c_tile wgrad_c_tiles[NV_MAX][TILE_MAX] = {TILES(WGRAD_C_ENTRY)};
 
-/* Where dy begins for what is worked on after panel p: the next panel, else the first one of the rows or of the image after. */
-INLINE const float *wgrad_c_next_dy(const fc_wgrad_lanes_c_args *a, const float *dy, int64_t p, int64_t begin, int64_t end,
-                                    int64_t rows, int more_rows, int more_images) {
-    const float *first = dy - (a->panels[3 * p + 1] - a->panels[3 * begin + 1]) * a->y_c;
-    if (p + 1 < end) return dy + (a->panels[3 * p + 4] - a->panels[3 * p + 1]) * a->y_c;
-    if (more_rows) return first + rows * a->y_h;
-    return more_images ? first + a->y_n - (a->oh - rows) * a->y_h : 0;
-}
-
 /* Runs [first, last) of panels [begin, end), over the images of a slot. */
 INLINE void wgrad_c_unit(const fc_wgrad_lanes_c_args *a, int64_t slot, int64_t begin, int64_t end, int64_t first,
                          int64_t last) {
@@ -91,8 +82,12 @@ INLINE void wgrad_c_unit(const fc_wgrad_lanes_c_args *a, int64_t slot, int64_t b
                 float *dw = a->dw + (slot * a->npanels + p) * depth * width;
                 for (int64_t k = first * a->run_len; fresh && nb < a->nv && k < last * a->run_len; k++)
                     for (int64_t v = nb; v < a->nv; v++) vstore(dw + k * width + v * VW, (vec){0});
-                const float *dy_next = wgrad_c_next_dy(a, dy, p, begin, end, rows, row + block < a->oh, n + 1 < stop);
-                int64_t vectors = dy_next ? a->panels[3 * (p + 1 < end ? p + 1 : begin) + 2] : 0;
+                const int more_panels = p + 1 < end, more_rows = row + block < a->oh;
+                const int64_t *next_panel = a->panels + 3 * (more_panels ? p + 1 : begin);
+                const int64_t next_row = more_panels ? row : more_rows ? row + block : 0;
+                const int64_t next_n = more_panels || more_rows ? n : n + 1;
+                const float *dy_next = a->dy + next_n * a->y_n + next_panel[1] * a->y_c + next_row * a->y_h;
+                int64_t vectors = next_n < stop ? next_panel[2] : 0;
                 for (int64_t run = first; run < last; run++)
                     for (int64_t tile = 0; tile < tiles; tile++) {
                         int64_t i = tile * m + (tile < longer ? tile : longer);

@@ -1,7 +1,7 @@
 /* The transforms of winograd.inc.c and winograd_weights.inc.c: Winograd's F(m x m, r x r) on tiles of side x side inputs,
- * m = side + 1 - r outputs a side (Lavin and Gray, 2015): side 6 for r = 2, 3 and 5 taps, side 9 for 3, 4 and 5. Points of a
- * dimension (winograd_points.h) are in pairs that share their sums: of side 6 0 and infinity, 1 and -1, 2 and -2; of side
- * 9 those of +-at, and 0 alone. What has `taps` values a side, weights or outputs or their gradients, is a polynomial of
+ * m = side + 1 - r outputs a side (Lavin and Gray, 2015): side 4 for r = 3 taps, side 6 for 2, 3 and 5, side 9 for 3, 4 and 5. Points
+ * of a dimension (winograd_points.h) are in pairs that share their sums: of side 6 0 and infinity, 1 and -1, 2 and -2, of which
+ * side 4 has the first four; of side 9 those of +-at, and 0 alone. What has `taps` values a side, weights or outputs or their gradients, is a polynomial of
  * so many coefficients. Transforms go by pairs of rows, whose values stay in registers; they are functions of their own
  * because GCC, where it sees several of them, shares their loads and spills them all. */
 #ifndef FASTCNN_KERNELS_WINOGRAD_H
@@ -10,13 +10,14 @@
 #include "transpose.h"
 #include "winograd_points.h"
 
-#define TAPS_MOST 7     /* of weights, outputs and their gradients, a side of a tile */
+#define TAPS_MOST 7      /* of weights, outputs and their gradients, a side of a tile */
 #define MOST_WEIGHTS 400 /* of a filter and what counts as its phases */
 #define NOINLINE static __attribute__((noinline))
 
 /* BODY(side, r) for the tiles at hand, both literals. */
 #define WINOGRAD_KINDS(side, r, BODY)            \
     do {                                         \
+        if ((side) == 4 && (r) == 3) BODY(4, 3); \
         if ((side) == 6 && (r) == 2) BODY(6, 2); \
         if ((side) == 6 && (r) == 3) BODY(6, 3); \
         if ((side) == 6 && (r) == 5) BODY(6, 5); \
@@ -74,12 +75,12 @@ INLINE void winograd_input(const int side, int pair, int n, vec *t, const vec *d
 /* A pair of points of what is multiplied with it: the values of a polynomial, scaled. */
 INLINE void winograd_of_taps(const int side, const int pair, const int taps, vec *u, const vec *g) {
     const float *factors = point_factors[POINTS_OF(side)];
-    if (side == 6 && pair == 0) {
+    if (side % 2 == 0 && pair == 0) {
         u[0] = factors[0] * g[0], u[1] = g[taps - 1];
     } else if (side == 9 && pair == 4) {
         u[0] = factors[0] * g[0];
     } else {
-        const int at_pair = side == 6 ? pair - 1 : pair;
+        const int at_pair = side % 2 ? pair : pair - 1;
         const float at = point_at[side > 8][at_pair], scale = factors[at_pair + 1];
         vec even = g[0], odd = {0};
         if (taps > 1) odd = at * g[1];
@@ -98,7 +99,7 @@ INLINE void winograd_of_taps(const int side, const int pair, const int taps, vec
 
 /* The way back from the n points m of one dimension. */
 INLINE void winograd_to_taps(const int side, const int taps, const int n, vec *y, const vec *m) {
-    const int pairs = winograd_pairs(side), first = side == 6;
+    const int pairs = winograd_pairs(side), first = side % 2 == 0;
     vec sums[5], differences[5];
 #pragma GCC unroll 4
     for (int pair = 0; pair < side / 2; pair++) {
@@ -213,7 +214,7 @@ INLINE void winograd_pair_dy(const int side, const int pair, const int rows, con
 #define WINOGRAD_PAIRS(side, pair, BODY, ...)              \
     if (pair == 0) BODY(side, 0, __VA_ARGS__);             \
     if (pair == 1) BODY(side, 1, __VA_ARGS__);             \
-    if (pair == 2) BODY(side, 2, __VA_ARGS__);             \
+    if (pair == 2 && side > 4) BODY(side, 2, __VA_ARGS__); \
     if (pair == 3 && side > 6) BODY(side, 3, __VA_ARGS__); \
     if (pair == 4 && side > 6) BODY(side, 4, __VA_ARGS__)
 
@@ -221,20 +222,25 @@ INLINE void winograd_pair_dy(const int side, const int pair, const int rows, con
     NOINLINE void winograd_##name(int pair, const float *x, int64_t x_h, float *v, int64_t v_p) { \
         WINOGRAD_PAIRS(side, pair, winograd_pair_in, side, side, x_w, x, x_h, v, v_p);            \
     }
+WINOGRAD_TILE_IN(tile_in_4, 4, VW)
 WINOGRAD_TILE_IN(tile_in_6, 6, VW)
 WINOGRAD_TILE_IN(tile_in_9, 9, VW)
 WINOGRAD_TILE_IN(tile_in_apart, 6, 2 * VW)
 
-NOINLINE void winograd_cut_in(int pair, int rows, int cols, int x_w, const float *x, int64_t x_h, float *v,
-                              int64_t v_p) {
-    WINOGRAD_PAIRS(6, pair, winograd_pair_in, rows, cols, x_w, x, x_h, v, v_p);
-}
+#define WINOGRAD_CUT_IN(side)                                                                                          \
+    NOINLINE void winograd_cut_in_##side(int pair, int rows, int cols, int x_w, const float *x, int64_t x_h, float *v, \
+                                         int64_t v_p) {                                                                \
+        WINOGRAD_PAIRS(side, pair, winograd_pair_in, rows, cols, x_w, x, x_h, v, v_p);                                 \
+    }
+WINOGRAD_CUT_IN(4)
+WINOGRAD_CUT_IN(6)
 
 typedef void (*winograd_tile_dy)(int pair, const float *dy, int64_t y_h, float *v, int64_t v_p);
 #define WINOGRAD_TILE_DY(side, r)                                                                                \
     NOINLINE void winograd_tile_dy_##side##_##r(int pair, const float *dy, int64_t y_h, float *v, int64_t v_p) { \
         WINOGRAD_PAIRS(side, pair, winograd_pair_dy, side + 1 - r, side + 1 - r, side, side, dy, y_h, v, v_p);   \
     }
+WINOGRAD_TILE_DY(4, 3)
 WINOGRAD_TILE_DY(6, 2)
 WINOGRAD_TILE_DY(6, 3)
 WINOGRAD_TILE_DY(6, 5)
@@ -247,6 +253,7 @@ WINOGRAD_TILE_DY(9, 5)
                                          int64_t v_p) {                                                               \
         WINOGRAD_PAIRS(side, pair, winograd_pair_dy, rows, cols, rows + r - 1, cols + r - 1, dy, y_h, v, v_p);        \
     }
+WINOGRAD_CUT_DY(4)
 WINOGRAD_CUT_DY(6)
 WINOGRAD_CUT_DY(9)
 

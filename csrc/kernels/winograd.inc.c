@@ -1,6 +1,6 @@
 /* Convolution by Winograd's algorithm, channels in the lanes: tiles of side x side inputs become as many points
  * (winograd.h), the points of many tiles are multiplied with the weights' as so many matrices, and tiles of m x m outputs
- * come back: F(5x5, 2x2), F(4x4, 3x3) and F(2x2, 5x5) of side 6, F(7x7, 3x3), F(6x6, 4x4) and F(5x5, 5x5) of side 9. A convolution of
+ * come back: F(2x2, 3x3) of side 4, F(5x5, 2x2), F(4x4, 3x3) and F(2x2, 5x5) of side 6, F(7x7, 3x3), F(6x6, 4x4) and F(5x5, 5x5) of side 9. A convolution of
  * stride 2 is the sum of four of stride 1, each of one phase of its input - every second pixel of every second row - with
  * every second tap; its data gradient has the four phases of dx as outputs. conv_lanes_c.inc.c has the register tile of
  * the product. */
@@ -117,10 +117,14 @@ static void winograd_points(winograd_source s, const winograd_part *part, int fr
                     if (at.kind != WHOLE && part->side == 9)
                         winograd_mapped_in(pair, rows, cols, part->map[cuts_rows(at.kind)],
                                            part->map[2 * cuts_cols(at.kind)], x, x_h, to_v, v_p);
+                    else if (at.kind != WHOLE && part->side == 4)
+                        winograd_cut_in_4(pair, rows, cols, (int)x_w, x, x_h, to_v, v_p);
                     else if (at.kind != WHOLE)
-                        winograd_cut_in(pair, rows, cols, (int)x_w, x, x_h, to_v, v_p);
+                        winograd_cut_in_6(pair, rows, cols, (int)x_w, x, x_h, to_v, v_p);
                     else if (part->side == 9)
                         winograd_tile_in_9(pair, x, x_h, to_v, v_p);
+                    else if (part->side == 4)
+                        winograd_tile_in_4(pair, x, x_h, to_v, v_p);
                     else if (s.apart == 1)
                         winograd_tile_in_6(pair, x, x_h, to_v, v_p);
                     else
@@ -199,6 +203,8 @@ typedef void (*winograd_tile_out)(const fc_winograd_args *a, const winograd_plac
                                   int64_t block, const float *p, int64_t m_p) {                              \
         winograd_out_body(side, r, rows, cols, apart, pool, a, at, phase, block, p, m_p);                    \
     }
+WINOGRAD_TILE_OUT(small_3, 4, 3, 2, 2, 1, 0)
+WINOGRAD_TILE_OUT(small_cut, 4, (int)a->r, (int)at->rows, (int)at->cols, 1, 0)
 WINOGRAD_TILE_OUT(out_2, 6, 2, 5, 5, 1, 0)
 WINOGRAD_TILE_OUT(out_3, 6, 3, 4, 4, 1, 0)
 WINOGRAD_TILE_OUT(out_5, 6, 5, 2, 2, 1, 0)
@@ -215,13 +221,15 @@ WINOGRAD_TILE_OUT(pooled_5, 6, 5, 2, 2, 1, 1)
 WINOGRAD_TILE_OUT(pooled_cut, 6, (int)a->r, (int)at->rows, (int)at->cols, 1, 1)
 
 enum {
+    SMALL,
     STORED,
     WIDE,
     APART,
     POOLED,
     STORES
-}; /* what becomes of outputs, of side 9 or 6; by r whole tiles, [0] cut ones */
+}; /* what becomes of outputs, of side 4, 6 or 9; by r whole tiles, [0] cut ones */
 static const winograd_tile_out winograd_tile_outs[STORES][6] = {
+    [SMALL] = {[0] = winograd_small_cut, [3] = winograd_small_3},
     [STORED] = {[0] = winograd_out_cut, [2] = winograd_out_2, [3] = winograd_out_3, [5] = winograd_out_5},
     [WIDE] = {[0] = winograd_wide_cut, [3] = winograd_wide_3, [4] = winograd_wide_4, [5] = winograd_wide_5},
     [APART] = {[0] = winograd_apart_cut, [2] = winograd_apart_2, [3] = winograd_apart_3},
@@ -235,6 +243,7 @@ static void winograd_outputs(const fc_winograd_args *a, const winograd_part *par
     const winograd_tile_out *outs = winograd_tile_outs[a->pool          ? POOLED
                                                        : a->y_apart > 1 ? APART
                                                        : a->side == 9   ? WIDE
+                                                       : a->side == 4   ? SMALL
                                                                         : STORED];
     const int64_t width = a->nv * VW, phases = a->y_apart * a->y_apart, first = begin / phases * a->nv;
     const int64_t last = first + a->nv < a->outs ? first + a->nv : a->outs;
@@ -262,8 +271,9 @@ static const conv_c_tile winograd_tiles[TILE_NV][TILE_MAX] = {TILES_OF(WINOGRAD_
 #define SUMMED 128
 
 /* Bytes of weights beyond which the whole next panel is asked for while one is used. Below, one line in many is enough for
- * the processor to see the stream (Zen 5: asking for all cost 3 % at 5 MB, and won 20 to 34 % from 12 MB on). */
-#define FAR_WEIGHTS (8 << 20)
+ * the processor to see the stream (Zen 5: asking for all cost 3 % at 5 MB, and won 20 to 34 % from 12 MB on), unless the tiles
+ * are so few that weights are what is read: with 49 tiles and 2 to 5 MB it won 20 to 40 %, with 16 to 256 the same. */
+#define FAR_WEIGHTS(tiles) ((tiles) <= 64 ? 1 << 20 : 8 << 20)
 
 /* The products of a part's tiles with panels [begin, end): m[point * m_p + (panel * tiles + tile) * width + output]. Of the
  * phases, of the input or of the outputs, only those count that have weights at a point. */
@@ -272,7 +282,7 @@ static void winograd_product(const fc_winograd_args *a, const winograd_part *til
     const int64_t width = a->nv * VW, panel_size = a->x_apart * a->x_apart * a->blocks * VW * width;
     const int64_t phases = a->y_apart * a->y_apart;
     const int64_t summed = a->side == 9 ? SUMMED / VW : a->x_apart * a->x_apart * a->blocks;
-    const int far = a->side * a->side * a->u_p * 4 > FAR_WEIGHTS;
+    const int far = a->side * a->side * a->u_p * 4 > FAR_WEIGHTS(tiles->start[KINDS]);
     fc_conv_lanes_c_args product = {
         .x_w = VW, .run_len = VW, .nv = a->nv, .y_w = width, .y_c = VW, .r_w = width, .r_c = VW};
     for (int64_t p = 0; p < a->side * a->side; p++) {

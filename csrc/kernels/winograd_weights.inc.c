@@ -49,6 +49,8 @@ static void winograd_dy_points(const fc_winograd_wgrad_args *a, const winograd_p
                 whole(pair, dy, a->y_h, to, v_p);
             else if (a->side == 9)
                 winograd_cut_dy_9(pair, (int)a->r, (int)at.rows, (int)at.cols, dy, a->y_h, to, v_p);
+            else if (a->side == 4)
+                winograd_cut_dy_4(pair, (int)a->r, (int)at.rows, (int)at.cols, dy, a->y_h, to, v_p);
             else
                 winograd_cut_dy_6(pair, (int)a->r, (int)at.rows, (int)at.cols, dy, a->y_h, to, v_p);
         }
@@ -145,7 +147,8 @@ FC_DEFINE(winograd_unpack) {
             }
             for (int64_t l = 0; l < VW; l++) offset[l] = l * a->red * a->area;
             float *dw = a->dw + (lane * a->red + red) * a->area;
-            for (int64_t l = 0; l < VW && l < lanes; l++) __builtin_prefetch(dw + offset[l] + 8 * a->area, 1); /* as above */
+            for (int64_t l = 0; l < VW && l < lanes; l++)
+                __builtin_prefetch(dw + offset[l] + 8 * a->area, 1); /* as above */
             lanes_to_rows(w, VW, dw, offset, (int)(lanes < VW ? lanes : VW), a->area);
         }
     }

@@ -206,10 +206,11 @@ def lower_weight(b, g, x, dy, dw):
     most = 3 if g.groups == 1 else choose_nv(b, g.o, g.og, g.cg, g.ow)
     runs, run_len, panels = _forward_panels(b, g, x, most)
     # Threads that share a slot's runs read all of dy each: where there is little to add up after it, images are shared.
-    images = min(g.n, 4, (x.floats + dy.floats) // (16 * dw.floats))
-    slots = max(images, gradient_slots(panels.count * len(runs) * -(-run_len // 8), g.n))
     nv = panels.width_vectors
-    packed = b.scratch(slots * panels.count * len(panels.red) * nv * b.vw)
+    packed_floats = panels.count * len(panels.red) * nv * b.vw
+    by_image = min(g.n, 4, (x.floats + dy.floats) // (16 * packed_floats))  # 2 and 4 of them were as fast, on Zen 5
+    slots = max(by_image, gradient_slots(panels.count * len(runs) * -(-run_len // 8), g.n))
+    packed = b.scratch(slots * packed_floats)
     b.emit(
         "wgrad_lanes_c",
         g.macs,

@@ -11,7 +11,7 @@ from .pool import blocked
 
 SLOT_PIXELS = 1024  # of a block of channels: parts of the batch, so large, are summed one by one, and
 GROUP_BYTES = 8 << 20  # of the last cache, that two passes over a group of channels may fill
-PAST_BYTES = 20 << 20  # values of more than this are written past the caches, which would hold their end only
+PAST_BYTES = 20 << 20  # larger values are written past the caches: measured with 32 MB, which would hold their end only
 SLOT_ITEMS = 32  # channel planes times slots: what there is at least to share among threads
 
 

@@ -12,14 +12,15 @@ from .. import config
 from .geometry import Geometry, lacks_channels, planar
 from .panels import pack_bias
 
-SIDES = {2: (6,), 3: (6, 9), 5: (6, 9)}  # of tiles of inputs, by taps a side
+SIDES = {2: (6,), 3: (4, 6, 9), 5: (6, 9)}  # of tiles of inputs, by taps a side
 # Measured on layers of 8 to 512 channels (Zen 3). Work beside the products, in multiply-adds: per point of a tile,
 # whole or cut at an edge, and channel (of input or output), by the tile's side; and per point of a weight of a phase,
 # which is transformed and read, or, of a gradient, summed and transformed.
-CHANNEL_WORK, WEIGHT_WORK, GRADIENT_WORK = {6: (8, 8), 9: (13, 36)}, 28, 36
-KEPT_WORK, KEPT_BYTES = 6, 1 << 20  # instead, of weights that are kept between runs and so few that a cache keeps them
+CHANNEL_WORK, WEIGHT_WORK, GRADIENT_WORK = {4: (8, 8), 6: (8, 8), 9: (13, 36)}, 28, 36
+KEPT_WORK, KEPT_BYTES = 6, 1 << 20  # instead, of weights that are kept between runs and so few that a cache keeps them;
+FAR_WORK = 14  # of more of them, and only of as many more as the direct kernel reads as well (Zen 5, at one image)
 WEIGHT_BYTES = 64 << 20  # of a layer's transformed weights: more of them take more memory than they save time
-FEWEST_TILES, TILES = 24, {6: 72, 9: 48}  # that are worked on at a time, by side (see most_tiles)
+FEWEST_TILES, TILES = 24, {4: 72, 6: 72, 9: 48}  # that are worked on at a time, by side (see most_tiles)
 SPREAD = 16  # floats between what the points have: of one alignment, their streams would share the sets of a cache
 SCRATCH_BYTES = 32 << 20  # of all threads, of a gradient of four: beyond it, fewer tiles
 
@@ -134,8 +135,10 @@ def work(vw: int, f: Form, g: Geometry, weight: bool, kept: bool = False) -> flo
     of_whole, of_cut = CHANNEL_WORK[f.side]
     transforms = (of_whole * points_of([whole]) + of_cut * points_of(cut)) * (o + phases * c)
     points = f.side**2 * phases * o * c
-    per_point = GRADIENT_WORK if weight else KEPT_WORK if kept and 4 * points <= KEPT_BYTES else WEIGHT_WORK
-    return products(f, g.n) * o * c + transforms + per_point * points
+    of_weights = (GRADIENT_WORK if weight else WEIGHT_WORK) * points
+    if kept:
+        of_weights = KEPT_WORK * points if 4 * points <= KEPT_BYTES else FAR_WORK * (points - g.kh * g.kw * o * c)
+    return products(f, g.n) * o * c + transforms + of_weights
 
 
 def choose(vw: int, g: Geometry, data=False, weight=False, pool=False, kept=False) -> Form | None:
@@ -146,7 +149,7 @@ def choose(vw: int, g: Geometry, data=False, weight=False, pool=False, kept=Fals
         return None
     small, weights = form(g, data), -(-g.o // vw) * -(-g.c // vw) * vw**2
     forms = [form(g, data, side) for side in SIDES[small.taps] if len(small.phases) == 1 or side == 6]
-    forms = [f for f in forms if not pool or (f.side + 1 - f.taps) % 2 == 0]
+    forms = [f for f in forms if not pool or f.side == 6]
     works = {f.side: work(vw, f, g, weight, kept) for f in forms}
     if config.get_conv_algorithm() == "auto":
         direct = float(g.n * g.kh * g.kw) * small.rows * small.cols * weights
