@@ -8,6 +8,7 @@ from . import config, random
 from .arrays import gate
 from .graph.autograd import parameters_of, trace
 from .graph.plan import Cache, Program
+from .nn.module import Module
 from .optim.clip import check_clipping, clip_steps
 from .optim.optimizer import StaleUpdate
 
@@ -47,6 +48,7 @@ class TrainingStep:
             isinstance(y, tuple),
             tuple([(v.shape, v.dtype.char) for v in _each(y)]),
             self.model._plan_settings()[1],
+            self.loss._plan_settings()[1] if isinstance(self.loss, Module) else None,
             len(self.optimizer.param_groups),
         )
         program = self._programs.get(key)
@@ -104,8 +106,10 @@ class TrainingStep:
     def __call__(self, x, y):
         x, y = gate(x, "step: x"), _targets(y)
         program = self.program(x, y)
-        results = program.step([x, *_each(y)], random.next_seed() if program.random else 0)
-        config.weights_changed()
+        try:
+            results = program.step([x, *_each(y)], random.next_seed() if program.random else 0)
+        finally:  # an interrupt is seen after the step is done
+            config.weights_changed()
         loss = float(results[0])
         return (loss, results[1]) if self.outputs else loss
 

@@ -456,3 +456,105 @@ def test_parts_of_a_concatenation_are_written_in_place(widths, training, monkeyp
         assert np.linalg.norm(one - other) <= 2e-5 * np.linalg.norm(other)
     if widths == (16, 32, 48):
         assert copies[1] < copies[0]
+
+
+class Interrupted:
+    """A plan whose runs are interrupted when they are done."""
+
+    def __init__(self, plan):
+        self.plan = plan
+
+    def __len__(self):
+        return len(self.plan)
+
+    def run(self, *args):
+        self.plan.run(*args)
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_step_is_seen_by_inference():
+    fc.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 16, 3))
+    x, y = np.ones((2, 3, 6, 6), np.float32), np.array([0, 2])
+    step = fc.compile_step(model.eval(), nn.CrossEntropyLoss(), optim.SGD(model.parameters(), 0.5))
+    program = step.program(x, y, count=False)
+    program.plan = Interrupted(program.plan)
+    model(x)
+    with pytest.raises(KeyboardInterrupt):
+        step(x, y)
+    got = model(x)  # before another module counts as a change
+    fresh = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 16, 3)).eval()
+    fresh.load_state_dict(model.state_dict())
+    np.testing.assert_array_equal(got, fresh(x))
+
+
+def test_a_write_that_fails_halfway_is_seen_by_inference():
+    layer = nn.Conv2d(8, 8, 3).eval()
+    x = np.ones((1, 8, 5, 5), np.float32)
+    layer(x)
+    with pytest.raises(ValueError):
+        layer.weight[...] = np.array(["1"] * 575 + ["x"], object).reshape(8, 8, 3, 3)
+    got = layer(x)
+    fresh = nn.Conv2d(8, 8, 3).eval()
+    fresh.load_state_dict(layer.state_dict())
+    np.testing.assert_array_equal(got, fresh(x))
+
+
+def test_a_gradient_after_an_interrupted_run_is_of_its_own_run():
+    fc.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    x, other = (np.random.default_rng(i).standard_normal((2, 3, 9, 9)).astype(np.float32) for i in range(2))
+    model(x).sum().backward()
+    want = model[0].weight.grad.copy()
+    out = model(x)
+    program = model._programs._latest[1].program
+    plan, program.plan = program.plan, Interrupted(program.plan)
+    with pytest.raises(KeyboardInterrupt):
+        model(other)
+    program.plan = plan
+    model[0].weight.grad = None
+    out.sum().backward()
+    np.testing.assert_array_equal(model[0].weight.grad, want)
+
+
+def test_who_looks_while_training_changes_looks_again(monkeypatch):
+    model = nn.Sequential(nn.Dropout(0.5))
+    model._plan_settings()
+    count = config.settings_changed
+
+    def count_and_look():
+        count()
+        model._plan_settings()
+
+    monkeypatch.setattr(config, "settings_changed", count_and_look)
+    model[0].training = False
+    monkeypatch.undo()
+    modes = model._plan_settings()[1][0]
+    assert modes == (True, False)
+
+
+def test_programs_of_an_earlier_structure_are_dropped():
+    model, x = nn.Conv2d(3, 16, 3).eval(), np.ones((1, 3, 8, 8), np.float32)
+    for epoch in range(4):
+        model.epoch = epoch
+        model(x)
+        model(np.ones((2, 3, 8, 8), np.float32))
+    assert len(model._programs) == 2
+
+
+def test_a_step_sees_the_mode_of_its_loss():
+    class Dropped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.drop, self.loss = nn.Dropout(0.5), nn.MSELoss()
+
+        def forward(self, out, y):
+            return self.loss(self.drop(out), y)
+
+    fc.manual_seed(0)
+    model, loss = nn.Linear(4, 64), Dropped()
+    step = fc.compile_step(model, loss, optim.SGD(model.parameters(), 0.0))
+    x, y = np.ones((3, 4), np.float32), np.zeros((3, 64), np.float32)
+    assert step(x, y) != step(x, y)
+    loss.eval()
+    assert step(x, y) == step(x, y)

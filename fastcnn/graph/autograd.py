@@ -15,7 +15,7 @@ from .plan import Cache, Program
 from .trace import Symbol, topological, tracing
 
 _FLOAT32 = np.dtype(np.float32)
-_programs = Cache(64)
+_programs = Cache(64, by_structure=False)
 _arena = _core.Arena()
 
 

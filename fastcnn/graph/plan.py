@@ -326,11 +326,11 @@ class Program:
         io = (*arrays, output)
         arena = self.arena
         with arena.lock:
+            arena.owner = None  # before anything is overwritten: a run can be interrupted
             if self._packs:
                 self._prepare(io)
             first, last = self._forward
             self.plan.run(io, first, last, self.threads, self.timings)
-            arena.owner = None
         return output
 
     def forward_token(self, arrays: list[np.ndarray], seed: int = 0) -> tuple[list[np.ndarray], int]:
@@ -340,13 +340,16 @@ class Program:
         outputs = self._new_outputs()
         io = (*arrays, *self._no_douts, *outputs, *self._no_grads)
         with self.arena.lock:
+            self.arena.owner = None
             if self._packs:
                 self._prepare(io)
             if self._random:
                 self.seed[0] = seed
-            self._run(io, *self._forward)
-            if self._moves_state:
-                config.statistics_changed()
+            try:
+                self._run(io, *self._forward)
+            finally:
+                if self._moves_state:
+                    config.statistics_changed()
             self._run_id += 1
             token = self._run_id
             self.arena.owner = (self, token)
@@ -361,10 +364,10 @@ class Program:
             if self._packs:
                 self._prepare(io)
             self.seed[0] = seed
-            if self.arena.owner != (self, token):
+            kept, self.arena.owner = self.arena.owner == (self, token), None
+            if not kept:
                 self._run(io, *self.bounds["forward"])
             self._run(io, *self.bounds["backward"])
-            self.arena.owner = None
         fresh = iter(grads)
         return [None if item is None else next(fresh) for item in self._grad_slots]
 
@@ -381,9 +384,9 @@ class Program:
         outputs = self._new_outputs()
         io = (*arrays, *outputs)
         with self.arena.lock:
+            self.arena.owner = None
             self.seed[0] = seed
             self._run(io, self.bounds["forward"][0], self.bounds["update"][1])
-            self.arena.owner = None
         return outputs
 
     # ---- describing --------------------------------------------------------------------------------------------
@@ -426,10 +429,11 @@ if hasattr(os, "register_at_fork"):
 
 
 class Cache:
-    """A bounded map from plan keys to programs, least recently used first out."""
+    """A bounded map from plan keys to programs, least recently used first out. by_structure: the keys have the version
+    of the structure, so programs of an earlier one, which keep their packed weights, are of no use."""
 
-    def __init__(self, size: int = 32):
-        self.size = size
+    def __init__(self, size: int = 32, by_structure: bool = True):
+        self.size, self._by_structure, self._structure = size, by_structure, -1
         self._latest: tuple = (None, None)  # the key and item that were asked for last
         self._items: OrderedDict = OrderedDict()
         self._lock = threading.Lock()
@@ -448,6 +452,9 @@ class Cache:
 
     def put(self, key, item):
         with self._lock:
+            if self._by_structure and self._structure != (now := config.structure_version()):
+                self._items.clear()
+                self._structure = now
             self._items[key] = item
             self._latest = (key, item)
             while len(self._items) > self.size:

@@ -76,8 +76,10 @@ class Parameter:
         return self
 
     def __setitem__(self, index, value) -> None:
-        self.storage[index] = value
-        config.weights_changed()
+        try:
+            self.storage[index] = value
+        finally:  # a conversion that fails has written what came before
+            config.weights_changed()
 
     def __getitem__(self, index) -> np.ndarray:
         return np.array(self.storage[index])
@@ -199,9 +201,11 @@ class Module:
         if name in _OWN:
             return object.__setattr__(self, name, value)
         if name == "training":
-            if self.training != value:
+            changes = self.training != value
+            object.__setattr__(self, name, bool(value))
+            if changes:  # counted last: who looks in between must look again
                 config.settings_changed()
-            return object.__setattr__(self, name, bool(value))
+            return None
         if "_modules" in state:
             self._modules.pop(name, None)
             kept = self._parameters.get(name)

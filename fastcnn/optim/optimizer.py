@@ -162,9 +162,11 @@ class Optimizer:
                 slot[...] = grad
         update = self._update(active)
         self._refresh_hyper(update)
-        for name, fields in update:
-            _core.run_kernel(name, **fields)
-        config.weights_changed()
+        try:
+            for name, fields in update:
+                _core.run_kernel(name, **fields)
+        finally:
+            config.weights_changed()
         return loss
 
     def state_dict(self) -> dict[str, Any]:
