@@ -33,7 +33,7 @@ INLINE ivec iset(int32_t x) { return x - (ivec){0}; }
 #define VGREATER(a, b) VSELECT((ivec)((a) > (b)), a, b)
 #endif
 #ifndef VMAX_INT
-#define VMAX_INT(a, b) (ivec) VSELECT((a) > (b), a, b)
+#define VMAX_INT(a, b) (ivec)VSELECT((a) > (b), a, b)
 #endif
 #ifndef VBYTES_LOAD
 #define VBYTES_LOAD(p) __builtin_convertvector(*(const bvec *)(p), ivec)
@@ -118,11 +118,11 @@ INLINE void share(int64_t items, int ith, int nth, int64_t *lo, int64_t *hi) {
 }
 
 /* Defines kernel `name`: FC_DEFINE(name) { ... uses a->field, ith, nth ... } */
-#define FC_DEFINE(name)                                                   \
-    static void body_##name(const fc_##name##_args *a, int ith, int nth); \
-    static void entry_##name(const void *args, int ith, int nth) {        \
-        body_##name((const fc_##name##_args *)args, ith, nth);            \
-    }                                                                     \
+#define FC_DEFINE(name)                                                                  \
+    static void body_##name(const fc_##name##_args *a, int ith, int nth);                \
+    static void entry_##name(const void *args, int ith, int nth) {                       \
+        body_##name((const fc_##name##_args *)args, ith, nth);                           \
+    }                                                                                    \
     static void body_##name(const fc_##name##_args *a, int ith, int nth)
 
 #endif

@@ -1,16 +1,17 @@
 /* The transforms of winograd.inc.c and winograd_weights.inc.c: Winograd's F(m x m, r x r) on tiles of side x side inputs,
- * m = side + 1 - r outputs a side (Lavin and Gray, 2015): side 4 for r = 3 taps, side 6 for 2, 3 and 5, side 9 for 3, 4 and 5. Points
- * of a dimension (winograd_points.h) are in pairs that share their sums: of side 6 0 and infinity, 1 and -1, 2 and -2, of which
- * side 4 has the first four; of side 9 those of +-at, and 0 alone. What has `taps` values a side, weights or outputs or their gradients, is a polynomial of
- * so many coefficients. Transforms go by pairs of rows, whose values stay in registers; they are functions of their own
- * because GCC, where it sees several of them, shares their loads and spills them all. */
+ * m = side + 1 - r outputs a side (Lavin and Gray, 2015): side 4 for r = 3 taps, side 6 for 2, 3 and 5, side 9 for 3, 4
+ * and 5. Points of a dimension (winograd_points.h) are in pairs that share their sums: of side 6 0 and infinity, 1 and -1, 2
+ * and -2, of which side 4 has the first four; of side 9 those of +-at, and 0 alone. What has `taps` values a side, weights
+ * or outputs or their gradients, is a polynomial of so many coefficients. Transforms go by pairs of rows, whose values stay
+ * in registers; they are functions of their own because GCC, where it sees several of them, shares their loads and spills
+ * them all. */
 #ifndef FASTCNN_KERNELS_WINOGRAD_H
 #define FASTCNN_KERNELS_WINOGRAD_H
 
 #include "transpose.h"
 #include "winograd_points.h"
 
-#define TAPS_MOST 7      /* of weights, outputs and their gradients, a side of a tile */
+#define TAPS_MOST 7     /* of weights, outputs and their gradients, a side of a tile */
 #define MOST_WEIGHTS 400 /* of a filter and what counts as its phases */
 #define NOINLINE static __attribute__((noinline))
 

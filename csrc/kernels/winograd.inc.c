@@ -1,6 +1,7 @@
 /* Convolution by Winograd's algorithm, channels in the lanes: tiles of side x side inputs become as many points
  * (winograd.h), the points of many tiles are multiplied with the weights' as so many matrices, and tiles of m x m outputs
- * come back: F(2x2, 3x3) of side 4, F(5x5, 2x2), F(4x4, 3x3) and F(2x2, 5x5) of side 6, F(7x7, 3x3), F(6x6, 4x4) and F(5x5, 5x5) of side 9. A convolution of
+ * come back: F(2x2, 3x3) of side 4, F(5x5, 2x2), F(4x4, 3x3) and F(2x2, 5x5) of side 6, F(7x7, 3x3), F(6x6, 4x4) and
+ * F(5x5, 5x5) of side 9. A convolution of
  * stride 2 is the sum of four of stride 1, each of one phase of its input - every second pixel of every second row - with
  * every second tap; its data gradient has the four phases of dx as outputs. conv_lanes_c.inc.c has the register tile of
  * the product. */
@@ -272,7 +273,8 @@ static const conv_c_tile winograd_tiles[TILE_NV][TILE_MAX] = {TILES_OF(WINOGRAD_
 
 /* Bytes of weights beyond which the whole next panel is asked for while one is used. Below, one line in many is enough for
  * the processor to see the stream (Zen 5: asking for all cost 3 % at 5 MB, and won 20 to 34 % from 12 MB on), unless the tiles
- * are so few that weights are what is read: with 49 tiles and 2 to 5 MB it won 20 to 40 %, with 16 to 256 the same. */
+ * are so few that weights are what is read: one image of GoogLeNet's 3x3 layers @14 took 31 to 46 % less; a limit of 256 tiles
+ * is the same, of 16 wins less. */
 #define FAR_WEIGHTS(tiles) ((tiles) <= 64 ? 1 << 20 : 8 << 20)
 
 /* The products of a part's tiles with panels [begin, end): m[point * m_p + (panel * tiles + tile) * width + output]. Of the

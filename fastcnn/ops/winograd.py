@@ -18,7 +18,7 @@ SIDES = {2: (6,), 3: (4, 6, 9), 5: (6, 9)}  # of tiles of inputs, by taps a side
 # which is transformed and read, or, of a gradient, summed and transformed.
 CHANNEL_WORK, WEIGHT_WORK, GRADIENT_WORK = {4: (8, 8), 6: (8, 8), 9: (13, 36)}, 28, 36
 KEPT_WORK, KEPT_BYTES = 6, 1 << 20  # instead, of weights that are kept between runs and so few that a cache keeps them;
-FAR_WORK = 14  # of more of them, and only of as many more as the direct kernel reads as well (Zen 5, at one image)
+FAR_WORK = 14  # of more of them, but for as many as the direct kernel has to read itself (Zen 5, at one image)
 WEIGHT_BYTES = 64 << 20  # of a layer's transformed weights: more of them take more memory than they save time
 FEWEST_TILES, TILES = 24, {4: 72, 6: 72, 9: 48}  # that are worked on at a time, by side (see most_tiles)
 SPREAD = 16  # floats between what the points have: of one alignment, their streams would share the sets of a cache
