@@ -129,6 +129,7 @@ class Conv2d(Op):
             (2, 1, 27, 42, 9, 11, {"stride": (8, 8)}),
             (1, 2, 35, 70, 6, 5, {"stride": (16, 16)}),
             (5, 72, 22, 22, 56, 1, {}),
+            (2, 3, 9, 11, 50, 3, {"pads": (1, 1, 1, 1)}),
         ]:
             for bias in ((o,), None):
                 shapes = [(n, c, h, w), (o, c // change.get("groups", 1), k, k)] + ([bias] if bias else [])

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..graph.lower import LANES_C, Ref, Storage
 from . import conv_pixels, conv_taps, winograd, winograd_planar
-from .geometry import Geometry, gradient_slots, lacks_channels, window_origin
+from .geometry import Geometry, gradient_slots, lacks_channels, planar, window_origin
 from .panels import Panels, beside, choose_nv, each_phase, make_panels, pack, pack_bias, part_images, parts, unpack
 
 
@@ -203,7 +203,9 @@ def lower_weight(b, g, x, dy, dw):
         reads, pixels = _side_by_side(b, g, g.n)
         _pick(b, g, x, pixels)
         g, x = reads, pixels
-    most = 3 if g.groups == 1 else choose_nv(b, g.o, g.og, g.cg, g.ow)
+    most = choose_nv(b, g.o, g.og, g.cg, g.ow)
+    if g.groups == 1:
+        most = 4 if planar(g) and g.kw < 4 else 3  # a planar tile has kw rows, and 3 x 2 sums would wait for each other
     runs, run_len, panels = _forward_panels(b, g, x, most)
     # Threads that share a slot's runs read all of dy each: where there is little to add up after it, images are shared.
     nv = panels.width_vectors
