@@ -35,7 +35,8 @@ def targets() -> dict[str, tuple[tuple[str, ...], float]]:
         found[f"{name}_infer infer b1"] = (RUNTIMES, one)
     for p in problems.convolutions():
         for kind in problems.PASSES:
-            found[f"conv {p.name} {kind}"] = (("torch",), WINOGRAD[kind] if (p.kernel, p.stride) == (3, 1) else 1.0)
+            factor = WINOGRAD[kind] if (p.kernel, p.stride, p.groups) == (3, 1, 1) else 1.0
+            found[f"conv {p.name} {kind}"] = (("torch",), factor)
     found["sgemm sgemm n=64"] = ((), 0.0)  # the target begins at 256
     return found
 

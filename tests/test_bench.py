@@ -187,13 +187,13 @@ def test_sizes_that_the_memory_is_too_small_for_are_left_out(load, monkeypatch):
     assert len({size.name for size in problems.scaled()}) == len(problems.scaled())
 
 
-@pytest.mark.parametrize("kernel, stride, padding", [(3, 1, 1), (5, 2, 2), (3, 4, 0)])
-def test_exact_convolutions(load, kernel, stride, padding):
+@pytest.mark.parametrize("kernel, stride, padding, groups", [(3, 1, 1, 1), (5, 2, 2, 1), (3, 4, 0, 1), (3, 2, 1, 3)])
+def test_exact_convolutions(load, kernel, stride, padding, groups):
     """The bench's own float64 elements against the tests' reference; and that a wrong one shows."""
     problems = load("frameworks.problems")
-    p = problems.Conv("any", 3, 9, 4, kernel, stride, padding, batch=2)
+    p = problems.Conv("any", 6, 9, 12, kernel, stride, padding, groups, batch=2)
     x, w, dy = arrays = p.arrays()
-    attrs = dict(stride=(stride,) * 2, pads=(padding,) * 4, dilation=(1, 1), groups=1)
+    attrs = dict(stride=(stride,) * 2, pads=(padding,) * 4, dilation=(1, 1), groups=groups)
     exact = [a.astype(np.float64) for a in arrays]
     results = [ref.conv2d(*exact[:2], **attrs), *ref.conv2d_grads(*exact, **attrs)]
     for kind, result in zip(problems.PASSES, results):
@@ -204,7 +204,7 @@ def test_exact_convolutions(load, kernel, stride, padding):
 def test_single_operations_of_fastcnn(load, monkeypatch):
     """Small ones; direct convolutions are timed where the default takes another algorithm, and compute the same."""
     problems, measure, ops = (load(f"frameworks.{name}") for name in ("problems", "measure", "fastcnn_ops"))
-    convolutions = [problems.Conv("a", 64, 14, 64, 3, 1, 1, batch=2), problems.Conv("b", 8, 6, 8, 1, 1, 0, batch=2)]
+    convolutions = [problems.Conv("a", 64, 14, 64, 3, 1, 1, batch=2), problems.Conv("b", 8, 6, 8, 1, 1, 0, 2, batch=2)]
     monkeypatch.setattr(problems, "convolutions", lambda quick: convolutions)
     default, direct = (ops.conv(config, 1, True) for config in ("default", "direct"))
     assert set(direct) == {"a forward", "a data gradient", "a weight gradient"} and len(default) == 6

@@ -15,7 +15,7 @@ def conv_program(kind: str, p: problems.Conv, arrays):
     from fastcnn.graph.trace import Symbol, add_node
     from fastcnn.ops import OPS
 
-    attrs = dict(stride=(p.stride,) * 2, pads=(p.padding,) * 4, dilation=(1, 1), groups=1)
+    attrs = dict(stride=(p.stride,) * 2, pads=(p.padding,) * 4, dilation=(1, 1), groups=p.groups)
     x, w, dy = arrays
     if kind == "forward":
         arrays, op, extra = [x, w], "conv2d", {}

@@ -22,6 +22,7 @@ class Conv:
     kernel: int
     stride: int
     padding: int
+    groups: int = 1
     batch: int = 16
 
     @property
@@ -34,7 +35,7 @@ class Conv:
 
     @property
     def w_shape(self) -> tuple[int, ...]:
-        return self.outputs, self.channels, self.kernel, self.kernel
+        return self.outputs, self.channels // self.groups, self.kernel, self.kernel
 
     @property
     def y_shape(self) -> tuple[int, ...]:
@@ -43,13 +44,13 @@ class Conv:
     @property
     def flops(self) -> float:
         """Of any of the three passes, by the direct method."""
-        return 2.0 * np.prod(self.y_shape) * self.channels * self.kernel**2
+        return 2.0 * np.prod(self.y_shape) * np.prod(self.w_shape[1:])
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """x, weight and dy: uniform in [-1, 1), the weight scaled by its fan-in."""
         rng = np.random.Generator(np.random.Philox(1))
         x, w, dy = (common.uniform(rng, s) for s in (self.x_shape, self.w_shape, self.y_shape))
-        return x, w / np.float32(np.sqrt(self.channels * self.kernel**2)), dy
+        return x, w / np.float32(np.sqrt(np.prod(self.w_shape[1:]))), dy
 
     def error(self, kind: str, arrays: tuple[np.ndarray, ...], got: np.ndarray) -> float:
         """The normwise error of what a pass computed from `arrays`, against float64, over 64 of its elements."""
@@ -60,22 +61,29 @@ class Conv:
         exact = np.array([element(x, w, dy, *place) for place in zip(*np.unravel_index(where, got.shape))])
         return float(np.linalg.norm(got.reshape(-1)[where] - exact) / np.linalg.norm(exact))
 
+    def _first_input(self, o: int) -> int:
+        """The first input channel of the group of output channel o."""
+        return o * self.groups // self.outputs * (self.channels // self.groups)
+
     def _forward(self, x, w, dy, n, o, i, j):
         k, s = self.kernel, self.stride
-        return _dot(x[n, :, i * s : i * s + k, j * s : j * s + k], w[o])
+        c = self._first_input(o)
+        return _dot(x[n, c : c + w.shape[1], i * s : i * s + k, j * s : j * s + k], w[o])
 
     def _weight(self, x, w, dy, o, c, i, j):
         s, reach = self.stride, (self.output_size - 1) * self.stride + 1
-        return _dot(x[:, c, i : i + reach : s, j : j + reach : s], dy[:, o])
+        return _dot(x[:, self._first_input(o) + c, i : i + reach : s, j : j + reach : s], dy[:, o])
 
     def _data(self, x, w, dy, n, c, i, j):
         """Over the windows that reach the padded image's (i, j), each by another tap (a, b)."""
         i, j, s, size, total = i + self.padding, j + self.padding, self.stride, self.output_size, 0.0
+        group, c = divmod(c, w.shape[1])
+        outputs = slice(group * self.outputs // self.groups, (group + 1) * self.outputs // self.groups)
         for a in range(i % s, self.kernel, s):
             for b in range(j % s, self.kernel, s):
                 row, column = (i - a) // s, (j - b) // s
                 if 0 <= row < size and 0 <= column < size:
-                    total += _dot(dy[n, :, row, column], w[:, c, a, b])
+                    total += _dot(dy[n, outputs, row, column], w[outputs, c, a, b])
         return total
 
 
@@ -85,7 +93,7 @@ def _dot(a: np.ndarray, b: np.ndarray) -> float:
 
 def convolutions(quick: bool = False) -> list[Conv]:
     batch = 2 if quick else 16
-    return [Conv(name, *map(int, numbers), batch=batch) for name, *numbers in _lines("conv.txt", 6)]
+    return [Conv(name, *map(int, numbers), batch=batch) for name, *numbers in _lines("conv.txt", 7)]
 
 
 def sgemm_sizes(quick: bool = False) -> list[tuple[str, int]]:

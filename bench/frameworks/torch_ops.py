@@ -18,11 +18,11 @@ def conv(config: str, quick: bool) -> dict[str, dict]:
     out = {}
     for p in problems.convolutions(quick):
         x, w, dy = (torch.from_numpy(a).contiguous(memory_format=form) for a in p.arrays())
-        rest = ([0], [p.stride] * 2, [p.padding] * 2, [1, 1], False, [0, 0], 1)
+        rest = ([0], [p.stride] * 2, [p.padding] * 2, [1, 1], False, [0, 0], p.groups)
         backward = torch.ops.aten.convolution_backward
 
         def forward(x=x, w=w, p=p):
-            return torch.nn.functional.conv2d(x, w, None, p.stride, p.padding)
+            return torch.nn.functional.conv2d(x, w, None, p.stride, p.padding, 1, p.groups)
 
         def data(x=x, w=w, dy=dy, rest=rest):
             return backward(dy, x, w, *rest, [True, False, False])[0]
