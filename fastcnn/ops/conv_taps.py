@@ -9,6 +9,7 @@ from .geometry import Geometry, gradient_slots, planar, window_origin
 from .panels import Panels, beside, each_phase, pack, pack_bias, unpack
 
 FEW = 4  # output channels that conv_few takes at most, as its C says
+RUNS = (2, 3, 5)  # taps side by side that depthwise has loops for, beside single ones
 
 
 def depthwise(g: Geometry) -> bool:
@@ -46,6 +47,17 @@ def forward_taps(g: Geometry, x):
     return [(kh * g.kw + kw, kh * rows + kw * columns) for kh in range(g.kh) for kw in range(g.kw)]
 
 
+def _runs(b, taps, x_w: int) -> dict:
+    """The fields of depthwise that say where its taps are, which are in the order of their offsets."""
+    offsets = [offset for _, offset in taps]
+    ends = [i for i in range(1, len(taps)) if offsets[i] != offsets[i - 1] + b.vw]
+    lengths = {end - start for start, end in zip([0, *ends], [*ends, len(taps)])}
+    length = lengths.pop() if len(lengths) == 1 and x_w <= 2 * b.vw else 1
+    if length not in RUNS:
+        length = 1
+    return dict(runs=_offsets(b, taps[::length]), nruns=len(taps) // length, run_len=length)
+
+
 def _offsets(b, taps):
     return b.constant(np.array([offset for _, offset in taps], np.int64)).at()
 
@@ -62,21 +74,19 @@ def _emit(b, g, taps, packed, x, x_steps, y, size, add=None, mask=None, act=0, a
     w, bias = packed
     pixels = float(y.n * size[0] * size[1])
     if depthwise(g):
-        kernel, work, channels = "depthwise", pixels * g.c, dict(c=y.c)
+        kernel, work, channels = "depthwise", pixels * g.c, dict(c=y.c, **_runs(b, taps, x_steps[1]))
     else:
         kernel, work = "conv_few", pixels * g.c * g.o
-        channels = dict(blocks=x.storage.c, outs=y.channels)
+        channels = dict(blocks=x.storage.c, outs=y.channels, taps=_offsets(b, taps), ntaps=len(taps))
     b.emit(
         kernel,
         work * len(taps),
         x=x,
         w=w.at(),
         bias=bias.at() if bias else None,
-        taps=_offsets(b, taps),
         n=y.n,
         oh=size[0],
         ow=size[1],
-        ntaps=len(taps),
         x_h=x_steps[0],
         x_w=x_steps[1],
         x_n=x.storage.sn,
@@ -100,6 +110,7 @@ def lower_data(b, g, dy, w, bias, add, mask, dx):
     for h0, rows, h_taps in g.phases(0):
         for w0, cols, w_taps in g.phases(1):
             taps = [(kh * g.kw + kw, row * dy.sh + column * b.vw) for kh, row in h_taps for kw, column in w_taps]
+            taps.sort(key=lambda tap: tap[1])
             phases.append((taps, _pack(b, g, taps, w, bias, True), (h0, w0), (rows, cols)))
     steps = (dy.sh, b.vw)
     for (taps, packed, at, size), (dy_part, add_part, mask_part, dx_part) in each_phase(g, phases, dy, add, mask, dx):
@@ -118,12 +129,11 @@ def lower_weight(b, g, x, dy, dw):
         x=window_origin(g, x, x.lanes),
         dy=dy.at(),
         dw=packed.at(),
-        taps=_offsets(b, taps),
         n=g.n,
         c=x.c,
         oh=g.oh,
         ow=g.ow,
-        ntaps=len(taps),
+        **_runs(b, taps, g.stride[1] * x.lanes),
         slots=slots,
         x_n=x.sn,
         x_c=x.sc,
