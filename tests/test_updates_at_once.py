@@ -8,6 +8,7 @@ import fastcnn as fc
 import fastcnn.functional as F
 from fastcnn import nn, optim
 from fastcnn.graph.lower import Ref, _root
+from fastcnn.graph.plan import PREPARING
 from fastcnn.optim import flat
 
 OPTIMIZERS = [
@@ -82,6 +83,32 @@ def test_same_bits_as_updates_at_the_end(make, images, isa, monkeypatch):  # noq
         for index, arrays in state["state"].items():
             for name, value in arrays.items():
                 np.testing.assert_array_equal(its["state"][index][name], value, err_msg=f"{index} {name}")
+
+
+@pytest.mark.parametrize(
+    "algorithm, images",
+    [("direct", 2), ("winograd", 2), ("winograd", 33)],  # channels in the lanes, images in the lanes
+)
+def test_weights_are_packed_in_every_step_also_where_all_are_updated_at_once(algorithm, images, monkeypatch):
+    """No update is left for the end: that alone must not make packed weights pass for those of many runs."""
+    fc.set_conv_algorithm(algorithm)
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((images, 16, 6, 5)).astype(np.float32), np.arange(images) % 5
+    results = []
+    for large in (1 << 40, 0):
+        monkeypatch.setattr(flat, "LARGE", large)
+        fc.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(16, 16, 3, padding=1, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(480, 40), nn.Linear(40, 5)
+        )
+        step = fc.compile_step(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), 0.1, momentum=0.9))
+        results.append([step(x, y) for _ in range(4)] + [p.numpy() for p in model.parameters()])
+        steps = step.program(x, y).steps
+        assert any(s.phase == "update" for s in steps) == (large > 0)
+    for at_the_end, at_once in zip(*results, strict=True):
+        np.testing.assert_array_equal(at_once, at_the_end)
+    assert results[0][3] < 0.9 * results[0][0]
+    assert {s.phase for s in steps if s.kernel in PREPARING} <= {"forward", "backward"}
 
 
 def test_nothing_reads_a_parameter_after_its_change(monkeypatch):

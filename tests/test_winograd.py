@@ -252,10 +252,15 @@ def test_pooling_is_fused_only_where_its_positions_stay_inside(monkeypatch):
     ],
 )
 @pytest.mark.parametrize("channels", [64, 256, 512])
-def test_the_error_stays_within_its_bound_at_many_channels(channels, side, r, attrs, size, monkeypatch):
+def test_the_error_stays_within_its_bound_at_many_channels(channels, side, r, attrs, size, isa, monkeypatch):  # noqa: F811
     monkeypatch.setattr(winograd, "SIDES", dict.fromkeys((2, 3, 5), (side,)))
+    check_error([(1, channels, *size), (channels, channels, r, r)], attrs, monkeypatch)
+
+
+def check_error(shapes, attrs, monkeypatch):
+    """The program, whose results have an error within the bounds."""
     rng = np.random.default_rng(1)
-    shapes, pads = [(1, channels, *size), (channels, channels, r, r)], ((r - 1) // 2,) * 4
+    pads = ((shapes[1][2] - 1) // 2,) * 4
     arrays = [rng.standard_normal(s).astype(np.float32) for s in shapes]
     p = program(shapes, pads, 2, monkeypatch, attrs=attrs)
     dy = rng.standard_normal(p.outputs[0].shape).astype(np.float32)
@@ -264,6 +269,23 @@ def test_the_error_stays_within_its_bound_at_many_channels(channels, side, r, at
     assert error(got[0], ref.conv2d(x, w, pads=pads, **attrs)) < FORWARD
     for value, want in zip(got[1:], ref.conv2d_grads(x, w, dy.astype(np.float64), pads=pads, **attrs), strict=True):
         assert error(value, want) < GRADIENT
+    return p
+
+
+@pytest.mark.parametrize("units", [winograd.UNITS, 1])  # 1: no slots, all tiles are summed in one go
+@pytest.mark.parametrize(
+    "side, r, attrs",
+    [(4, 3, ATTRS), (6, 3, ATTRS), (6, 5, ATTRS), (9, 3, ATTRS), (9, 5, ATTRS), (6, 3, STRIDED), (6, 6, STRIDED)],
+)
+def test_the_error_stays_within_its_bound_at_many_tiles(side, r, attrs, units, isa, monkeypatch):  # noqa: F811
+    """A weight gradient that sums over 1024 tiles, some of them cut at the edges."""
+    monkeypatch.setattr(winograd, "SIDES", dict.fromkeys((2, 3, 5), (side,)))
+    monkeypatch.setattr(winograd, "UNITS", units)
+    step = attrs["stride"][0]
+    outputs = 16 * (side + 1 - -(-r // step)) - 1
+    p = check_error([(4, 8, outputs * step, outputs * step), (9, 8, r, r)], attrs, monkeypatch)
+    (gradient,) = [s.fields for s in p.steps if s.kernel == "winograd_wgrad"]
+    assert (gradient["oh"], gradient["ow"]) == (outputs, outputs) and (gradient["slots"] == 1) == (units == 1)
 
 
 @pytest.mark.parametrize(
