@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import reference as ref
 
+import fastcnn as fc
 from fastcnn import _core, config
 from fastcnn.graph import lower, passes, plan
 from fastcnn.graph.plan import Program
 from fastcnn.graph.trace import Symbol, add_node
-from fastcnn.ops import OPS, linear
+from fastcnn.ops import OPS, geometry, linear
 
 EPS = np.finfo(np.float32).eps
 ISAS = [name for name, supported in _core.isas() if supported]
@@ -168,6 +169,78 @@ def test_a_weight_gradient_of_three_columns_of_taps_of_an_image_takes_four_vecto
     program = build("conv2d", [(2, 3, 9, 11), (50, 3, 3, 3)], attrs, "lanes_c", 2, monkeypatch)
     (step,) = [s for s in program.steps if s.kernel == "wgrad_lanes_c"]
     assert step.fields["nv"] == 4
+
+
+GROUPS = [  # images, channels, rows, columns, outputs, taps a side, what is not usual
+    (2, 64, 9, 10, 32, 3, {"groups": 2, "pads": (1, 1, 1, 1)}),
+    (2, 64, 8, 7, 64, 5, {"groups": 4, "pads": (2, 2, 2, 2)}),
+    (3, 32, 7, 9, 64, 1, {"groups": 2}),
+    (2, 48, 9, 9, 48, 3, {"groups": 3, "stride": (2, 2), "pads": (1, 1, 1, 1)}),
+    (2, 32, 8, 8, 96, 1, {"groups": 2, "stride": (2, 2)}),
+    (1, 32, 11, 9, 32, 3, {"groups": 2, "dilation": (2, 2), "pads": (2, 0, 1, 2)}),
+]
+
+
+@pytest.mark.parametrize("n, c, h, w, o, k, change", GROUPS)
+@pytest.mark.parametrize("algorithm", ["auto", "direct", "winograd"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_groups_that_fill_blocks_are_convolutions_of_their_own(
+    n, c, h, w, o, k, change, algorithm, threads, isa, monkeypatch
+):
+    """Whole numbers: sums over a wrong group would show."""
+    monkeypatch.setattr(geometry, "ALONE_WORK", 0)
+    config.set_conv_algorithm(algorithm)
+    rng = np.random.default_rng(c)
+    attrs = dict(stride=(1, 1), pads=(0, 0, 0, 0), dilation=(1, 1), groups=1) | change
+    shapes = [(n, c, h, w), (o, c // attrs["groups"], k, k), (o,)]
+    arrays = [rng.integers(-4, 5, s).astype(np.float32) for s in shapes]
+    program = build("conv2d", shapes, attrs, "lanes_c", threads, monkeypatch)
+    alone = _core.isa()["vw"] > 1
+    assert sum(s.kernel in ("conv_lanes_c", "winograd") and s.phase == "forward" for s in program.steps) == (
+        attrs["groups"] if alone else 1
+    )
+    dy = rng.integers(-4, 5, program.outputs[0].shape).astype(np.float32)
+    y, grads, _ = expected("conv2d", arrays, attrs, dy.astype(np.float64))
+    for value, want in zip(run(program, arrays, dy), [y, *grads], strict=True):
+        np.testing.assert_allclose(
+            value, want, rtol=0, atol=2e-5 * np.linalg.norm(want) if algorithm != "direct" else 0
+        )
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("algorithm", ["direct", "winograd"])
+def test_groups_of_their_own_add_and_mask_what_they_do_together(algorithm, threads, isa, monkeypatch):
+    """relu(conv(z) + z), z = relu(x): a residual in the pass, and in the data gradient a sum and a mask."""
+    use_threads(monkeypatch, threads)
+    monkeypatch.setattr(passes, "choose_layout", lambda *_: "lanes_c")
+    config.set_conv_algorithm(algorithm)
+    rng = np.random.default_rng(0)
+    x, dy = (rng.standard_normal((2, 64, 7, 9)).astype(np.float32) for _ in range(2))
+    w, bias = (rng.standard_normal(s).astype(np.float32) for s in ((64, 32, 3, 3), (64,)))
+
+    def block(x, w, bias):
+        z = fc.functional.relu(x)
+        return fc.functional.relu(fc.functional.conv2d(z, w, bias, padding=1, groups=2) + z)
+
+    def transposed(x, w, bias):
+        return fc.functional.conv_transpose2d(x, w, bias, padding=1, groups=2)
+
+    for function in (block, transposed):
+        results = []
+        for work in (0, np.inf):
+            monkeypatch.setattr(geometry, "ALONE_WORK", work)
+            y, pullback = fc.vjp(lambda *a, function=function: function(*a), x, w, bias)
+            results.append([np.array(y), *map(np.array, pullback(dy))])
+        for alone, together in zip(*results, strict=True):
+            assert np.linalg.norm(alone - together) < 2e-6 * np.linalg.norm(together)
+
+
+@pytest.mark.parametrize("images, alone", [(1, False), (16, True)])
+def test_groups_stay_together_where_one_is_little_work(images, alone, monkeypatch):
+    attrs = dict(stride=(1, 1), pads=(1, 1, 1, 1), dilation=(1, 1), groups=32)
+    program = build("conv2d", [(images, 512, 14, 14), (512, 16, 3, 3)], attrs, "lanes_c", 2, monkeypatch)
+    products = [s for s in program.steps if s.kernel in ("conv_lanes_c", "winograd") and s.phase == "forward"]
+    assert len(products) == (32 if alone and _core.isa()["vw"] in (8, 16) else 1)
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,10 @@ class Storage:
         """Its images [first, first + count); not of lanes_n."""
         return self._part((count, *self.shape[1:]), first * self.sn)
 
+    def slice(self, shape, i: int) -> Storage:
+        """Of a dense plain value the i-th of the equal parts of this shape that it is made of."""
+        return self._part(shape, i * int(np.prod(shape)))
+
     def _part(self, shape, floats: int) -> Storage:
         """The part of it that has this shape and begins so many floats after it."""
         part = Storage(shape, self.layout, self.halo, itemsize=self.itemsize)

@@ -7,7 +7,7 @@ from ..graph.lower import LANES_C, LANES_N, NO_HALO, PLAIN
 from ..graph.trace import add_node
 from . import conv_lanes_c, conv_lanes_n, conv_pixels, winograd, winograd_n, winograd_planar
 from .base import OPS, Op, check_float, check_rank
-from .geometry import frame, geometry, planar
+from .geometry import alone, frame, geometry, planar
 
 
 def _lowering(b):
@@ -23,7 +23,8 @@ def _frame(layout, g, halo, planar=False, direct=False):
 
 def _x_halo(layout, g, weight=False):
     if layout == LANES_C:
-        return NO_HALO if winograd_planar.choose(_core.isa()["vw"], g, weight) else winograd.x_halo(g)
+        vw = _core.isa()["vw"]
+        return NO_HALO if winograd_planar.choose(vw, g, weight) else winograd.x_halo(alone(vw, g) or g)
     return g.x_halo()
 
 

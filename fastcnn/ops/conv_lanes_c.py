@@ -8,7 +8,7 @@ import numpy as np
 
 from ..graph.lower import LANES_C, Ref, Storage
 from . import conv_pixels, conv_taps, winograd, winograd_planar
-from .geometry import Geometry, gradient_slots, lacks_channels, planar, window_origin
+from .geometry import Geometry, alone, gradient_slots, lacks_channels, planar, window_origin
 from .panels import Panels, beside, choose_nv, each_phase, make_panels, pack, pack_bias, part_images, parts, unpack
 
 
@@ -102,6 +102,15 @@ def _place(b, g: Geometry, pixels, add, mask, dx) -> None:
     )
 
 
+# ---- groups that fill blocks: one after the other, each a convolution of its own -------------------------------------
+def _of_group(g: Geometry, i: int, weights, inputs, outputs) -> list:
+    """What belongs to group i of weights and biases, of values of the input's channels, of the output's (or None)."""
+    parts = [v and v.slice((v.shape[0] // g.groups, *v.shape[1:]), i) for v in weights]
+    for values, channels in ((inputs, g.cg), (outputs, g.og)):
+        parts += [v and v.cut((v.shape[0], channels, *v.shape[2:]), i * channels // v.lanes) for v in values]
+    return parts
+
+
 # ---- forward ---------------------------------------------------------------------------------------------------------
 def _forward_panels(b, g: Geometry, x, nv, few=False):
     """few: of a block that lacks more than a quarter of its channels, runs over those that it has, tap by tap."""
@@ -123,6 +132,11 @@ def _forward_panels(b, g: Geometry, x, nv, few=False):
 
 def lower_forward(b, g, x, w, bias, add, y, act, pool=None, kept=False):
     """pool: as winograd.lower's; conv_pixels can do without the places. kept: what is made of the weights is."""
+    if one := alone(b.vw, g):
+        for i in range(g.groups):
+            wi, bi, xi, addi, yi = _of_group(g, i, (w, bias), (x,), (add, y))
+            lower_forward(b, one, xi, wi, bi, addi, yi, act, None, kept)
+        return
     if form := winograd_planar.choose(b.vw, g):
         return winograd_planar.lower(b, form, g, x, w, bias, add, y, act)
     if form := winograd.choose(b.vw, g, pool=pool is not None, kept=kept):
@@ -163,6 +177,11 @@ def _data_panels(b, g: Geometry, dy, h_taps, w_taps, nv):
 
 
 def lower_data(b, g, dy, w, bias, add, mask, dx):
+    if one := alone(b.vw, g):
+        for i in range(g.groups):
+            wi, bi, addi, maski, dxi, dyi = _of_group(g, i, (w, bias), (add, mask, dx), (dy,))
+            lower_data(b, one, dyi, wi, bi, addi, maski, dxi)
+        return
     if form := winograd.choose(b.vw, g, data=True):
         return winograd.lower(b, form, g, dy, w, bias, add, mask, dx, 0, data=True)
     if conv_taps.fits_data(g):
@@ -193,6 +212,11 @@ def _lower_placed(b, g, dy, w, add, mask, dx):
 
 # ---- the weight gradient ---------------------------------------------------------------------------------------------
 def lower_weight(b, g, x, dy, dw):
+    if one := alone(b.vw, g):
+        for i in range(g.groups):
+            dwi, xi, dyi = _of_group(g, i, (dw,), (x,), (dy,))
+            lower_weight(b, one, xi, dyi, dwi)
+        return
     if conv_taps.depthwise(g):
         return conv_taps.lower_weight(b, g, x, dy, dw)
     if form := winograd_planar.choose(b.vw, g, weight=True):
