@@ -118,9 +118,9 @@ def planar(g: Geometry) -> bool:
 
 
 def alone(vw: int, g: Geometry) -> Geometry | None:
-    """One of several groups as a convolution of its own, if its channels fill blocks of vw on both sides and it is work
-    enough for steps of its own; else None."""
-    if g.groups == 1 or vw == 1 or g.cg % vw or g.og % vw or g.macs < ALONE_WORK * g.groups:
+    """One of several groups as a convolution of its own, if its channels fill blocks of vw on both sides, are more than
+    would be read planar, and it is work enough for steps of its own; else None."""
+    if g.groups == 1 or g.cg <= PLANAR_CHANNELS or g.cg % vw or g.og % vw or g.macs < ALONE_WORK * g.groups:
         return None
     return replace(g, c=g.cg, o=g.og, groups=1)
 
