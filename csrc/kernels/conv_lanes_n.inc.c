@@ -1,14 +1,9 @@
 /* Convolution with images in the lanes: a register tile of m output channels x n output pixels; weights are broadcast.
- * A sum of few terms (a first layer) goes over one flat table of them, with the tile's weights side by side. With pooling, a
- * tile is computed for two rows, which meet in a buffer. */
+ * With pooling, a tile is computed for two rows, which meet in a buffer. */
 #include "tile_n.h"
-
-#define CONV_N_FLAT 64      /* terms of a sum at most for the flat way */
-#define CONV_N_FLAT_WIDTH 8 /* and pixels of a row at least, to pay for laying the weights side by side */
 
 typedef struct {
     const float *x, *w, *bias, *mask;
-    const int64_t *flat; /* or NULL; [terms] offsets into x; w is then [terms][m] */
     float *y;
     int64_t y_c, y_w;
     int64_t run_first, run_last, first, last; /* the runs, and the elements of a run, that meet the input */
@@ -42,25 +37,6 @@ INLINE void conv_n_runs(const int m, const int n, const fc_conv_lanes_n_args *a,
     }
 }
 
-INLINE void conv_n_terms(const int m, const int n, const fc_conv_lanes_n_args *a, const conv_n_job *job,
-                         vec acc[TILE_N_ROWS][TILE_N_COLS]) {
-    const int64_t x_w = a->x_w, *flat = job->flat + job->run_first * a->run_len;
-    const int64_t *end = job->flat + job->run_last * a->run_len;
-    const float *w = job->w + job->run_first * a->run_len * m;
-    for (; flat < end; flat++, w += m) {
-        const float *x = job->x + *flat;
-        vec v[TILE_N_COLS];
-#pragma GCC unroll 6
-        for (int j = 0; j < n; j++) v[j] = vload(x + j * x_w);
-#pragma GCC unroll 8
-        for (int i = 0; i < m; i++) {
-            vec b = vset(w[i]);
-#pragma GCC unroll 6
-            for (int j = 0; j < n; j++) acc[i][j] += b * v[j];
-        }
-    }
-}
-
 /* m and n are literals. Channels are reached from every third one, so that an address is a base and 0 to 2 steps. */
 INLINE void conv_n_body(const int m, const int n, const fc_conv_lanes_n_args *a, const conv_n_job *job) {
     vec acc[TILE_N_ROWS][TILE_N_COLS];
@@ -68,10 +44,7 @@ INLINE void conv_n_body(const int m, const int n, const fc_conv_lanes_n_args *a,
     for (int i = 0; i < m; i++)
 #pragma GCC unroll 6
         for (int j = 0; j < n; j++) acc[i][j] = job->bias ? vset(job->bias[i]) : (vec){0};
-    if (job->flat)
-        conv_n_terms(m, n, a, job, acc);
-    else
-        conv_n_runs(m, n, a, job, acc);
+    conv_n_runs(m, n, a, job, acc);
     if (a->act) {
 #pragma GCC unroll 8
         for (int i = 0; i < m; i++)
@@ -93,9 +66,9 @@ INLINE void conv_n_body(const int m, const int n, const fc_conv_lanes_n_args *a,
         for (int j = 0; j < n; j++) vstore(y + j * y_w, acc[i][j]);
 }
 
-#define CONV_N_TILE(m, n)                                                                 \
+#define CONV_N_TILE(m, n)                                                                \
     static void conv_n_##m##_##n(const fc_conv_lanes_n_args *a, const conv_n_job *job) { \
-        if (TILE_N_FITS(m, n)) conv_n_body(m, n, a, job);                                 \
+        if (TILE_N_FITS(m, n)) conv_n_body(m, n, a, job);                                \
     }
 TILES_N(CONV_N_TILE)
 #define CONV_N_ENTRY(m, n) TILE_N_ENTRY(conv_n, m, n)
@@ -112,16 +85,10 @@ INLINE void conv_n_limit(const fc_conv_lanes_n_args *a, conv_n_job *job, int64_t
     }
 }
 
-/* The tile of m channels from channel c of a panel: its bias and its weights, which the flat way has in `side_by_side`. */
-INLINE void conv_n_channels(const fc_conv_lanes_n_args *a, conv_n_job *job, const int64_t *panel, int64_t c, int64_t m,
-                            float *side_by_side) {
-    const float *w = a->w + panel[1] + c * a->w_m;
+/* The tile of channels from channel c of a panel on: its bias and its weights. */
+INLINE void conv_n_channels(const fc_conv_lanes_n_args *a, conv_n_job *job, const int64_t *panel, int64_t c) {
     job->bias = a->bias ? a->bias + panel[2] + c : 0;
-    job->w = job->flat ? side_by_side : w;
-    if (!job->flat) return;
-    for (int64_t t = 0; t < a->nruns; t++)
-        for (int64_t k = 0; k < a->run_len; k++)
-            for (int64_t i = 0; i < m; i++) *side_by_side++ = w[a->runs[2 * t + 1] + k * a->w_step + i * a->w_m];
+    job->w = a->w + panel[1] + c * a->w_m;
 }
 
 INLINE void conv_n_at_row(const fc_conv_lanes_n_args *a, conv_n_job *job, const int64_t *panel, int64_t n, int64_t oh,
@@ -141,32 +108,10 @@ INLINE void conv_n_row(const fc_conv_lanes_n_args *a, const int64_t *panel, int6
         conv_n_at_row(a, &job, panel, n, oh, ow);
         for (int64_t tile = first; tile < last; tile++) {
             int64_t c = cut_start(rows, tile), channels = cut_size(rows, tile), o = panel[2] + c;
-            conv_n_channels(a, &job, panel, c, channels, NULL);
+            conv_n_channels(a, &job, panel, c);
             job.mask = a->mask ? a->mask + n * a->m_n + o * a->m_c + oh * a->m_h + ow * a->m_w : 0;
             job.y = a->y + n * a->y_n + o * a->y_c + oh * a->y_h + ow * a->y_w;
             conv_n_tiles[channels - 1][pixels - 1](a, &job);
-        }
-    }
-}
-
-/* The same the flat way: channel tiles outside, so that a tile's weights are laid side by side once. */
-INLINE void conv_n_flat_row(const fc_conv_lanes_n_args *a, const int64_t *panel, const int64_t *flat, int64_t n,
-                            int64_t oh, cuts rows, int64_t first, int64_t last, cuts cols, int64_t col_tiles) {
-    float side_by_side[CONV_N_FLAT * TILE_N_ROWS];
-    conv_n_job job = {.flat = flat, .y_c = a->y_c, .y_w = a->y_w};
-    conv_n_at_row(a, &job, panel, n, oh, 0);
-    const float *x = job.x;
-    for (int64_t tile = first; tile < last; tile++) {
-        int64_t c = cut_start(rows, tile), channels = cut_size(rows, tile), o = panel[2] + c;
-        conv_n_channels(a, &job, panel, c, channels, side_by_side);
-        float *y = a->y + n * a->y_n + o * a->y_c + oh * a->y_h;
-        const float *mask = a->mask ? a->mask + n * a->m_n + o * a->m_c + oh * a->m_h : NULL;
-        for (int64_t col = 0; col < col_tiles; col++) {
-            int64_t ow = cut_start(cols, col);
-            job.x = x + ow * a->x_w;
-            job.y = y + ow * a->y_w;
-            job.mask = mask ? mask + ow * a->m_w : NULL;
-            conv_n_tiles[channels - 1][cut_size(cols, col) - 1](a, &job);
         }
     }
 }
@@ -199,35 +144,34 @@ INLINE void conv_n_pool_where(const vec *top, const vec *bottom, int64_t channel
     }
 }
 
-/* As the two above for a pooled row; oh is its upper row, columns come in pairs. */
-INLINE void conv_n_pooled_row(const fc_conv_lanes_n_args *a, const int64_t *panel, const int64_t *flat, int64_t n,
-                              int64_t oh, cuts rows, int64_t first, int64_t last, cuts cols, int64_t col_tiles) {
-    float side_by_side[CONV_N_FLAT * TILE_N_ROWS];
+/* As conv_n_row for a pooled row; oh is its upper row, columns come in pairs. */
+INLINE void conv_n_pooled_row(const fc_conv_lanes_n_args *a, const int64_t *panel, int64_t n, int64_t oh, cuts rows,
+                              int64_t first, int64_t last, cuts cols, int64_t col_tiles) {
     vec buffer[2][TILE_N_ROWS * TILE_N_COLS];
     int64_t pairs_of_row = a->ow / 2, idx_c = a->oh / 2 * pairs_of_row * VW, channels_of_all = 0;
     for (int64_t p = 0; p < a->npanels; p++) channels_of_all += a->panels[4 * p + 3];
-    conv_n_job job[2] = {{.flat = flat, .y = (float *)buffer[0], .y_w = VW}, {.flat = flat, .y = (float *)buffer[1], .y_w = VW}};
+    conv_n_job job[2] = {{.y = (float *)buffer[0], .y_w = VW}, {.y = (float *)buffer[1], .y_w = VW}};
     for (int row = 0; row < 2; row++) conv_n_at_row(a, &job[row], panel, n, oh + row, 0);
     const float *x = job[0].x;
     const int64_t x_h = a->x_h;
     for (int64_t tile = first; tile < last; tile++) {
         int64_t c = cut_start(rows, tile), channels = cut_size(rows, tile), o = panel[2] + c;
-        conv_n_channels(a, &job[0], panel, c, channels, side_by_side);
+        conv_n_channels(a, &job[0], panel, c);
         job[1].w = job[0].w, job[1].bias = job[0].bias;
         float *y = a->y + n * a->y_n + o * a->y_c + oh / 2 * a->y_h;
         int32_t *idx = a->idx ? a->idx + (n * channels_of_all + o) * idx_c + oh / 2 * pairs_of_row * VW : NULL;
         for (int64_t col = 0; col < col_tiles; col++) {
             int64_t pair = cut_start(cols, col), pairs = cut_size(cols, col), ow = 2 * pair;
             const conv_n_tile run = conv_n_tiles[channels - 1][2 * pairs - 1];
-            if (!flat) conv_n_limit(a, &job[0], ow, 2 * pairs);
+            conv_n_limit(a, &job[0], ow, 2 * pairs);
             job[1].first = job[0].first, job[1].last = job[0].last;
             job[0].x = x + ow * a->x_w, job[1].x = job[0].x + x_h;
             job[0].y_c = job[1].y_c = 2 * pairs * VW;
             run(a, &job[0]);
             run(a, &job[1]);
             if (idx)
-                conv_n_pool_where(buffer[0], buffer[1], channels, pairs, y + pair * a->y_w, a->y_c, a->y_w, idx + pair * VW,
-                                  idx_c, (int32_t)(oh * a->ow + ow), (int32_t)a->ow);
+                conv_n_pool_where(buffer[0], buffer[1], channels, pairs, y + pair * a->y_w, a->y_c, a->y_w,
+                                  idx + pair * VW, idx_c, (int32_t)(oh * a->ow + ow), (int32_t)a->ow);
             else
                 conv_n_pool(buffer[0], buffer[1], channels, pairs, y + pair * a->y_w, a->y_c, a->y_w);
         }
@@ -236,12 +180,6 @@ INLINE void conv_n_pooled_row(const fc_conv_lanes_n_args *a, const int64_t *pane
 
 FC_DEFINE(conv_lanes_n) {
     int64_t row_height = a->pool ? 2 : 1, rows_of_image = a->oh / row_height, count = a->n * rows_of_image;
-    int64_t terms[CONV_N_FLAT], *flat = NULL;
-    if (a->nruns * a->run_len <= CONV_N_FLAT && a->ow >= CONV_N_FLAT_WIDTH) {
-        flat = terms;
-        for (int64_t t = 0; t < a->nruns; t++)
-            for (int64_t k = 0; k < a->run_len; k++) terms[t * a->run_len + k] = a->runs[2 * t] + k * a->x_step;
-    }
     for (int64_t p = 0; p < a->npanels; p++) {
         const int64_t *panel = a->panels + 4 * p;
         int64_t tiles, col_tiles, lo, hi;
@@ -252,9 +190,7 @@ FC_DEFINE(conv_lanes_n) {
             int64_t row = at / tiles, first = at % tiles, last = hi - row * tiles < tiles ? hi - row * tiles : tiles;
             int64_t n = row / rows_of_image, oh = row % rows_of_image * row_height;
             if (a->pool)
-                conv_n_pooled_row(a, panel, flat, n, oh, rows, first, last, cols, col_tiles);
-            else if (flat)
-                conv_n_flat_row(a, panel, flat, n, oh, rows, first, last, cols, col_tiles);
+                conv_n_pooled_row(a, panel, n, oh, rows, first, last, cols, col_tiles);
             else
                 conv_n_row(a, panel, n, oh, rows, first, last, cols, col_tiles);
             at = row * tiles + last;
