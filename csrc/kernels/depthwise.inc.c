@@ -42,7 +42,7 @@ INLINE void depthwise_row(const int run, int64_t step, const fc_depthwise_args *
     for (; i + m <= a->ow; i += m)                                                         \
         depthwise_tile(m, run, step, a, x + i * step, w, bias, add ? add + i * a->r_w : 0, \
                        mask ? mask + i * a->m_w : 0, y + i * a->y_w);
-    if (a->ow <= 14) /* 7 and 14 of two equal tiles: 1.1 to 1.5 x */
+    if (a->ow == 7 || a->ow == 11 || a->ow == 14) /* 1.1 to 1.5 x */
         DEPTHWISE_TILES(7)
     DEPTHWISE_TILES(8)
     DEPTHWISE_TILES(4)
