@@ -16,6 +16,7 @@ from fastcnn import _core, config, models, nn, optim
 from fastcnn.graph import passes
 from fastcnn.graph.lower import Ref, _root
 from fastcnn.graph.trace import topological
+from fastcnn.ops import geometry
 
 RNG = np.random.default_rng(0)
 
@@ -96,6 +97,18 @@ def test_eager_mode_gives_the_same_and_names_the_first_nan(monkeypatch):
     other.conv2.weight[...] = weight
     with pytest.raises(FloatingPointError, match="conv2"):
         other(x)
+
+
+@pytest.mark.parametrize("images, group", [(1, 0), (1, 1), (2, 0), (2, 1)])
+def test_eager_mode_sees_a_nan_of_any_group(images, group, monkeypatch):
+    """Of groups that steps of their own write."""
+    monkeypatch.setenv("FASTCNN_EAGER", "1")
+    monkeypatch.setattr(passes, "choose_layout", lambda *_: "lanes_c")
+    monkeypatch.setattr(geometry, "ALONE_WORK", 0)
+    x, w = np.ones((images, 64, 8, 8), np.float32), np.ones((64, 32, 1, 1), np.float32)
+    x[:, 32 * group : 32 * group + 2], w[32 * group : 32 * group + 32, 1] = 3e38, -1
+    with pytest.raises(FloatingPointError, match="conv2d"):
+        fc.vjp(lambda x: F.conv2d(x * 10, w, groups=2), x)
 
 
 def test_eager_mode_runs_every_kind_of_step(monkeypatch):

@@ -285,8 +285,8 @@ class Program:
                 rest = itertools.takewhile(lambda s, node=step.node: s.node is node, self.steps[i + 1 : last])
                 if any(other is not None and lower._root(other.storage) is root for other in map(_result, rest)):
                     continue  # each step writes a part of the same array
-                if root.base is None and out.storage.dense and out.storage.itemsize == 4:
-                    values = self.arena.array(root.offset + 4 * out.storage.origin, (out.storage.floats,))
+                if root.base is None and root.dense and root.itemsize == 4:
+                    values = self.arena.array(root.offset + 4 * root.origin, (root.floats,))
                     if np.isnan(values).any():
                         raise FloatingPointError(f"{step.node.label()}: the first NaN comes out of {step.kernel}")
 
