@@ -321,13 +321,13 @@ def test_auto_takes_what_is_less_work_and_direct_never_winograd(monkeypatch):
     assert not kernels(program([(2, 3, 28, 28), (64, 3, 3, 3)], (1, 1, 1, 1), 1, monkeypatch)) & KERNELS
     assert kernels(program([(2, 64, 27, 27), (192, 64, 5, 5)], (2, 2, 2, 2), 1, monkeypatch)) >= KERNELS
     sides = {  # where tiles of 7x7 outputs fit, where most are cut, where the larger weights are more work, with 5x5
-        (3, 64, 28): 9,
-        (3, 64, 8): 6,
-        (3, 256, 7): 6,
-        (5, 64, 27): 9,
+        (8, 3, 64, 28): 9,
+        (8, 3, 64, 8): 6,
+        (16, 3, 256, 7): 6,
+        (8, 5, 64, 27): 9,
     }
-    for (k, channels, size), side in sides.items():
-        p = program([(8, channels, size, size), (channels, channels, k, k)], (k // 2,) * 4, 1, monkeypatch)
+    for (images, k, channels, size), side in sides.items():
+        p = program([(images, channels, size, size), (channels, channels, k, k)], (k // 2,) * 4, 1, monkeypatch)
         assert {s.fields["side"] for s in p.steps if s.kernel in KERNELS} == {side}
     strided = program([(4, 64, 56, 56), (64, 64, 3, 3)], (1, 1, 1, 1), 1, monkeypatch, attrs=STRIDED)
     assert [step.kernel for step in strided.steps].count("winograd") == 2
@@ -418,9 +418,20 @@ def test_weights_that_are_kept_make_it_pay_earlier():
         call = model._programs._latest[1]
         names[mode] = {step.kernel for step in call.program.steps}
     assert "winograd" in names["eval"] and not {"max_pool", "conv_lanes_c"} & names["eval"]
-    assert "winograd" not in names["train"]
+    assert "max_pool" in names["train"]
     second_of_lenet = geometry((1, 6, 14, 14), (16, 6, 5, 5), dict(ATTRS, pads=(0, 0, 0, 0)))
     assert winograd.choose(16, second_of_lenet, kept=True) is None  # the direct one leaves out 10 of 16 lanes
     last_of_resnet = geometry((1, 512, 7, 7), (512, 512, 3, 3), dict(ATTRS, pads=(1, 1, 1, 1)))
     assert winograd.choose(16, last_of_resnet, kept=True).side == 4
-    assert winograd.choose(16, last_of_resnet) is None
+    before_it = geometry((1, 512, 14, 14), (512, 512, 3, 3), dict(ATTRS, pads=(1, 1, 1, 1)))
+    assert winograd.choose(16, before_it, kept=True).side == 6
+    pooled = geometry((1, 128, 8, 8), (128, 128, 3, 3), dict(ATTRS, pads=(1, 1, 1, 1)))
+    assert [winograd.choose(16, pooled, kept=True, pool=pool).side for pool in (False, True)] == [4, 6]
+
+
+@pytest.mark.parametrize("images, sides", [(1, (4, 4, 4)), (2, (4, 4, 4)), (16, (6, 6, 6))])
+def test_few_tiles_of_many_weights_are_small_ones(images, sides):
+    """Of 512 channels @7: forward, data gradient, weight gradient."""
+    g = geometry((images, 512, 7, 7), (512, 512, 3, 3), dict(ATTRS, pads=(1, 1, 1, 1)))
+    passes = {}, {"data": True}, {"weight": True}
+    assert tuple(winograd.choose(16, g, **one).side for one in passes) == sides

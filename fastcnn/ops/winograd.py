@@ -13,16 +13,18 @@ from .geometry import Geometry, lacks_channels, planar
 from .panels import pack_bias
 
 SIDES = {2: (6,), 3: (4, 6, 9), 5: (6, 9)}  # of tiles of inputs, by taps a side
-# Measured on layers of 8 to 512 channels (Zen 3). Work beside the products, in multiply-adds: per point of a tile,
-# whole or cut at an edge, and channel (of input or output), by the tile's side; and per point of a weight of a phase,
-# which is transformed and read, or, of a gradient, summed and transformed.
-CHANNEL_WORK, WEIGHT_WORK, GRADIENT_WORK = {4: (8, 8), 6: (8, 8), 9: (13, 36)}, 28, 36
+# Work beside the products, in multiply-adds, by the tile's side, measured on layers of 8 to 512 channels (Zen 3; side
+# 4 in ResNet-18's steps of 1, 2 and 8 images on Zen 5): per point of a tile, whole or cut at an edge, and channel (of
+# input or output); and per point of a weight of a phase, which is transformed and read, or, of a gradient, summed and
+# transformed.
+CHANNEL_WORK = {4: (8, 8), 6: (8, 8), 9: (13, 36)}
+WEIGHT_WORK, GRADIENT_WORK = {4: 12, 6: 28, 9: 28}, {4: 13, 6: 36, 9: 36}
 KEPT_WORK, KEPT_BYTES = 6, 1 << 20  # instead, of weights that are kept between runs and so few that a cache keeps them;
 FAR_WORK = 14  # of more of them, but for as many as the direct kernel has to read itself (Zen 5, at one image)
 WEIGHT_BYTES = 64 << 20  # of a layer's transformed weights: more of them take more memory than they save time
 FEWEST_TILES, TILES = 24, {4: 72, 6: 72, 9: 48}  # that are worked on at a time, by side (see most_tiles)
 SPREAD = 16  # floats between what the points have: of one alignment, their streams would share the sets of a cache
-SCRATCH_BYTES = 32 << 20  # of all threads, of a gradient of four: beyond it, fewer tiles
+SCRATCH_BYTES = 32 << 20  # of all threads, of a gradient of four: beyond it, fewer tiles (half, twice: 0.94 to 1.03 x)
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def work(vw: int, f: Form, g: Geometry, weight: bool, kept: bool = False) -> flo
     of_whole, of_cut = CHANNEL_WORK[f.side]
     transforms = (of_whole * points_of([whole]) + of_cut * points_of(cut)) * (o + phases * c)
     points = f.side**2 * phases * o * c
-    of_weights = (GRADIENT_WORK if weight else WEIGHT_WORK) * points
+    of_weights = (GRADIENT_WORK if weight else WEIGHT_WORK)[f.side] * points
     if kept:
         of_weights = KEPT_WORK * points if 4 * points <= KEPT_BYTES else FAR_WORK * (points - g.kh * g.kw * o * c)
     return products(f, g.n) * o * c + transforms + of_weights
@@ -143,7 +145,7 @@ def work(vw: int, f: Form, g: Geometry, weight: bool, kept: bool = False) -> flo
 
 def choose(vw: int, g: Geometry, data=False, weight=False, pool=False, kept=False) -> Form | None:
     """The form of least work of a convolution, or of one of its gradients; None where the direct kernel is less, unless
-    Winograd was asked for. pool: with a 2x2 maximum of the result in the same pass, which takes tiles of even sides.
+    Winograd was asked for. pool: with a 2x2 maximum of the result in the same pass, which takes tiles of 6x6.
     kept: the transformed weights are."""
     if config.get_conv_algorithm() == "direct" or not fits(g, data):
         return None
@@ -233,8 +235,8 @@ def _tables(b, f: Form) -> dict:
     return dict(phases=b.constant(f.phases).at(), reach=b.constant(f.reach).at())
 
 
-GRADIENT_BYTES = 8 << 20  # what the sums of all slots may take
-UNITS = 48  # of a slot, a pair of rows of points and a panel, into which a weight gradient is cut if it may
+GRADIENT_BYTES = 8 << 20  # what the sums of all slots may take (half and twice of it: the step takes 1.03 x the time)
+UNITS = 48  # of a slot, a pair of rows of points and a panel, into which a weight gradient is cut (24, 96: the same)
 
 
 def lower_weight(b, f: Form, g: Geometry, x, dy, dw):
