@@ -151,7 +151,7 @@ def choose(vw: int, g: Geometry, data=False, weight=False, pool=False, kept=Fals
         return None
     small, weights = form(g, data), -(-g.o // vw) * -(-g.c // vw) * vw**2
     forms = [form(g, data, side) for side in SIDES[small.taps] if len(small.phases) == 1 or side == 6]
-    forms = [f for f in forms if not pool or f.side == 6]
+    forms = [f for f in forms if not pool or f.side == 6 and f.taps > 2]  # 5 outputs of 2 taps a side are odd
     works = {f.side: work(vw, f, g, weight, kept) for f in forms}
     if config.get_conv_algorithm() == "auto":
         direct = float(g.n * g.kh * g.kw) * small.rows * small.cols * weights
