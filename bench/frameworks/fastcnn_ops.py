@@ -10,7 +10,8 @@ EDGE = ("pack_lanes_c", "pack_lanes_n", "unpack_lanes_c", "unpack_lanes_n", "hal
 
 
 def conv_program(kind: str, p: problems.Conv, arrays):
-    """(program, its inputs) of one pass of a convolution; kind: one of problems.PASSES, arrays: p.arrays()."""
+    """(program, its inputs) of one pass of a convolution; kind: one of problems.PASSES, arrays: p.arrays(). Further
+    outputs read its input again (`map`), so that no result takes its place and the pass alone can be repeated."""
     from fastcnn.graph.plan import Program
     from fastcnn.graph.trace import Symbol, add_node
     from fastcnn.ops import OPS
@@ -24,12 +25,22 @@ def conv_program(kind: str, p: problems.Conv, arrays):
     else:
         arrays, op, extra = [x, dy], "conv2d_weight", {"shape": p.w_shape}
     inputs = [Symbol(a.shape) for a in arrays]
-    return Program(inputs, [add_node(OPS[op], inputs, **attrs, **extra)]), arrays
+    y = add_node(OPS[op], inputs, **attrs, **extra)
+    read = inputs if kind == "weight gradient" else inputs[:1]
+    return Program(inputs, [y, *(add_node(OPS["map"], [s], kind="relu", alpha=0.0) for s in read)]), arrays
+
+
+def spans_of(program) -> list[tuple[int, int]]:
+    """The steps [first, end) that are the pass itself."""
+    inside = [step.kernel not in (*EDGE, "map") for step in program.steps]
+    ends = np.flatnonzero(np.diff([False, *inside, False]))
+    return [(int(first), int(end)) for first, end in ends.reshape(-1, 2)]
 
 
 def conv(config: str, threads: int, quick: bool) -> dict[str, dict]:
-    """Every pass of every layer: the convolution and its weight packing, as inside a network; the conversion between
-    NCHW and the internal layout, which a network does at its edges, is given apart (`edges`).
+    """Every pass of every layer: the convolution and its weight packing, again and again from the same input, as
+    inside a network; the conversion between NCHW and the internal layout, which a network does at its edges, is given
+    apart (`edges`).
 
     config direct: the passes that the default would compute by Winograd's algorithm, without it."""
     import fastcnn as fc
@@ -45,18 +56,19 @@ def conv(config: str, threads: int, quick: bool) -> dict[str, dict]:
                 fc.set_conv_algorithm("direct")
                 program, arrays = conv_program(kind, p, given)
                 fc.set_conv_algorithm("auto")
-            y = program.forward(arrays)[0]
-            inside = np.array([step.kernel not in EDGE for step in program.steps])
-            times, edges, timings = [], [], np.zeros(len(program.steps))
+            io = (*arrays, *program.forward(arrays))
+            spans, timings, times = spans_of(program), np.zeros(len(program.plan)), []
 
-            def call(program=program, io=(*arrays, y), timings=timings, inside=inside, times=times, edges=edges):
-                program.plan.run(io, 0, len(program.plan), threads, timings)
-                times.append(timings[inside].sum() * 1e-3)
-                edges.append(timings[~inside].sum() * 1e-3)
+            def call(program=program, io=io, spans=spans, timings=timings, times=times):
+                for first, end in spans:
+                    program.plan.run(io, first, end, threads, timings)
+                times.append(sum(timings[first:end].sum() for first, end in spans) * 1e-3)
 
+            program.plan.run(io, 0, spans[-1][1], threads, timings)
             measure.timed(call, 0.2 if quick else 0.6, least=3, warm=1)
-            error = p.error(kind, given, y)
-            more = {"flops": p.flops, "error": error, "edges": float(np.median(edges))}
+            program.plan.run(io, spans[-1][1], len(program.plan), threads, timings)  # what the last call left
+            y, edges = io[len(arrays)], [step.kernel in EDGE for step in program.steps]
+            more = {"flops": p.flops, "error": p.error(kind, given, y), "edges": timings[edges].sum() * 1e-3}
             out[f"{p.name} {kind}"] = measure.result(times[1:], y, **more)
     return out
 
