@@ -115,9 +115,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     profile.add_argument("--top", type=_positive, metavar="N", help="only the N slowest kernel calls, slowest first")
     profile.add_argument("--json", action="store_true", help="print JSON instead of the table")
-    profile.add_argument(
-        "--plot", metavar="FILE", help="write a picture, .png, .svg or .pdf: '.[plot]' has what it needs"
+    picture = profile.add_mutually_exclusive_group()
+    picture.add_argument(
+        "--plot",
+        metavar="FILE",
+        help="where the picture goes: .png, .svg or .pdf; default: profile-MODEL.png, where matplotlib ('.[plot]') is",
     )
+    picture.add_argument("--no-plot", dest="plot", action="store_const", const="", help="no picture")
     profile.add_argument("--recalibrate", action="store_true", help="measure anew what this machine can do at most")
 
     command("info", _info, "Print version, instruction set, threads, compiler and kernels.")

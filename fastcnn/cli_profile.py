@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
+import os
 import sys
 from typing import Any, cast
 
@@ -22,8 +24,9 @@ AUXILIARY = 0.4  # the weight of auxiliary outputs' losses; the papers have 0.3 
 def run_profile(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
     maker = get_model_builder(arguments.model)
-    if arguments.plot:
-        check_plot(arguments.plot)  # before the work
+    picture = _picture(arguments)
+    if picture:
+        check_plot(picture)  # before the work
     shape = _shape(arguments.model, arguments.size)
     x = np.random.default_rng(0).standard_normal((arguments.batch, *shape)).astype(np.float32)
     model = maker().train(arguments.train)
@@ -41,10 +44,22 @@ def run_profile(arguments: argparse.Namespace) -> int:
         size = " x ".join(map(str, x.shape))
         print(f"{arguments.model}, {what}, input {size}: {found.wall_ms:.4g} ms a run, {rate:.1f} items/s")
         print(found.text(arguments.top))
-    if arguments.plot:
-        found.plot(arguments.plot)
-        print(f"picture: {arguments.plot}", file=sys.stderr)
+    if picture:
+        found.plot(picture)
+        print(f"picture: {picture}", file=sys.stderr)
     return 0
+
+
+def _picture(arguments: argparse.Namespace) -> str:
+    """Where it goes, "" for none: what was not asked for is left out beside JSON, and where it cannot be written."""
+    if arguments.plot is not None:
+        return arguments.plot
+    if arguments.json:
+        return ""
+    if importlib.util.find_spec("matplotlib") is None:
+        print("no picture: that takes pip install 'fastcnn[plot]'", file=sys.stderr)
+        return ""
+    return f"profile-{arguments.model}.png" if os.access(".", os.W_OK) else ""
 
 
 def _shape(name: str, size: tuple[int, int] | None) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import fastcnn as fc
 import fastcnn.functional as F
 from fastcnn import _core, cli, config, models, nn, optim, profiling
 from fastcnn.cli_profile import training
+from fastcnn.data.download import cache_dir
 from fastcnn.graph import describe, roofline
 from fastcnn.graph.autograd import Call
 from fastcnn.graph.roofline import Roofline
@@ -76,7 +78,7 @@ def test_bounds_are_measured_once_and_kept(home, monkeypatch):
 
     def measure(cpu, isa, threads):
         measured.append(threads)
-        return Roofline(cpu, isa, threads, float(len(measured)), 1.0, 1.0, 1)
+        return Roofline(cpu, isa, threads, float(len(measured)), 1.0, 1.0, roofline.usable_cache_bytes(threads))
 
     monkeypatch.setattr(roofline, "measure", measure)
     assert [roofline.roofline(2).gflops, roofline.roofline(2).gflops, roofline.roofline(1).gflops] == [1, 1, 2]
@@ -98,6 +100,8 @@ def test_bounds_are_measured_once_and_kept(home, monkeypatch):
         good.replace("3.0", "-3.0"),
         good.replace("3.0", '"3"'),
         good.replace(" 1,", " 9,"),
+        good.replace('"cache_bytes": ', '"cache_bytes": 1'),
+        "[" * 100_000,
     ):
         one.write_text(damaged)
         new_process()
@@ -105,9 +109,25 @@ def test_bounds_are_measured_once_and_kept(home, monkeypatch):
         assert roofline.roofline(1).gflops == before + 1 == len(measured), damaged
 
 
-def test_bounds_need_no_folder(home):
+def test_bounds_need_no_folder(home, monkeypatch):
     home.write_text("in the way")
     assert roofline.roofline(1) == roofline.roofline(1)
+    for name in ("FASTCNN_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "expanduser", lambda path: (_ for _ in ()).throw(RuntimeError("no home")))
+    assert roofline.roofline(1, again=True).threads == 1
+    with pytest.raises(OSError, match="FASTCNN_HOME"):
+        cache_dir("weights")
+
+
+def test_cpus_of_one_name_are_told_apart(tmp_path):
+    file = tmp_path / "cpuinfo"
+    one = "processor\t: 0\ncpu family\t: 25\nmodel\t\t: 1\nmodel name\t: AMD EPYC\nstepping\t: 1\n"
+    file.write_text(f"{one}\n{one.replace('25', '26')}")
+    assert roofline.cpu_name(str(file)) == "AMD EPYC (cpu family 25, model 1, stepping 1)"
+    file.write_text("model name : BCM2835\n")
+    assert roofline.cpu_name(str(file)) == "BCM2835"
+    assert roofline.cpu_name(str(tmp_path / "none"))
 
 
 def test_nothing_is_measured_in_normal_use(monkeypatch, capsys):
@@ -322,9 +342,10 @@ def test_picture(tmp_path, monkeypatch):
 
 # ---- the command -----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("mode", ["--train", "--infer"])
-def test_command(mode, capsys):
+def test_command(mode, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     common = ["profile", "lenet5", mode, "--batch", "5", "--runs", "2", "--threads", "1"]
-    assert cli.main([*common, "--recalibrate"]) == 0
+    assert cli.main([*common, "--recalibrate", "--no-plot"]) == 0
     text = capsys.readouterr().out
     assert "lenet5" in text and "5 x 1 x 28 x 28" in text and "items/s" in text and "1 thread:" in text
     assert ("sgd" in text and "cross-entropy" in text) == (mode == "--train")
@@ -333,6 +354,21 @@ def test_command(mode, capsys):
     found = json.loads(capsys.readouterr().out)
     assert (found["model"], found["mode"], found["input"]) == ("lenet5", mode[2:], [5, 1, 28, 28])
     assert found["threads"] == found["roofline"]["threads"] == 1 and found["steps"]
+    assert not list(tmp_path.glob("*.*"))
+
+
+def test_command_writes_a_picture_where_it_can(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = ["profile", "mlp", "--batch", "2", "--runs", "1"]
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert cli.main(command) == 0
+    assert "fastcnn[plot]" in capsys.readouterr().err and not list(tmp_path.glob("*.*"))
+    monkeypatch.undo()
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(command) == 0
+    assert "profile-mlp.png" in capsys.readouterr().err
+    assert (tmp_path / "profile-mlp.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
 def test_command_with_another_size_and_a_picture(tmp_path, capsys):
@@ -348,7 +384,8 @@ def test_command_with_another_size_and_a_picture(tmp_path, capsys):
     (["resnet9000"], "there are alexnet"), (["mlp", "--size", "9"], "no height and width"), (["lenet5", "--size", "6"], "conv2"),
     (["lenet5", "--plot", "a.txt"], ".png, .svg, .pdf"), (["lenet5", "--plot", "no/a.png"], "no folder"),
 ])  # fmt: skip
-def test_command_refuses(arguments, words, capsys):
+def test_command_refuses(arguments, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert cli.main(["profile", *arguments]) == 2
     out = capsys.readouterr()
     assert words in out.err and not out.out

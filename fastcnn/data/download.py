@@ -25,11 +25,14 @@ class DownloadError(OSError):
 
 
 def cache_dir(kind: str) -> Path:
-    """Where files of this kind are kept: a folder in FASTCNN_HOME, or in ~/.cache/fastcnn."""
+    """Where files of this kind are kept: a folder in FASTCNN_HOME, or in ~/.cache/fastcnn. OSError without a home."""
     home = os.environ.get("FASTCNN_HOME")
     if not home:
         home = os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "fastcnn")
-    return Path(home).expanduser() / kind
+    try:
+        return Path(home).expanduser() / kind
+    except RuntimeError:
+        raise OSError(f"{home}: this user has no home folder; FASTCNN_HOME may name another") from None
 
 
 def fetch_gzip(

@@ -63,47 +63,53 @@ def roofline(threads: int | None = None, again: bool = False) -> Roofline:
     on such a CPU, from the cache folder, else (or with `again`) measured now, in less than half a second."""
     key = (cpu_name(), _core.isa()["name"], config.get_num_threads() if threads is None else threads)
     if again or key not in _known:
-        path = cache_dir("roofline") / (re.sub(r"\W+", "-", "-".join(map(str, key))).strip("-").lower() + ".json")
-        found = None if again else _read(path, key)
+        found = None if again else _read(key)
         if found is None:
             found = measure(*key)
-            _write(path, found)
+            _write(key, found)
         _known[key] = found
     return _known[key]
 
 
-def _read(path: Path, key: tuple[str, str, int]) -> Roofline | None:
-    """What a file says, if it is a whole one for this key."""
+def _file(key: tuple[str, str, int]) -> Path:
+    return cache_dir("roofline") / (re.sub(r"\W+", "-", "-".join(map(str, key))).strip("-").lower() + ".json")
+
+
+def _read(key: tuple[str, str, int]) -> Roofline | None:
+    """What the file says, if it is a whole one for this key and a last cache as large."""
     try:
-        found = Roofline(**json.loads(path.read_text("utf-8")))
-        numbers = (found.gflops, found.cache_gbs, found.memory_gbs, found.cache_bytes)
-        fits = (found.cpu, found.isa, found.threads) == key and all(0 < n < 1e15 for n in numbers)
-    except (OSError, ValueError, TypeError):
+        found = Roofline(**json.loads(_file(key).read_text("utf-8")))
+        measured = (found.gflops, found.cache_gbs, found.memory_gbs)
+        fits = (found.cpu, found.isa, found.threads) == key and all(0 < n < 1e15 for n in measured)
+        return found if fits and found.cache_bytes == usable_cache_bytes(found.threads) else None
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
-    return found if fits else None
 
 
-def _write(path: Path, found: Roofline) -> None:
+def _write(key: tuple[str, str, int], found: Roofline) -> None:
     """Keep it for the next process; where nothing can be kept, that one measures again."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
+    with suppress(OSError):
+        path = _file(key)
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(asdict(found), indent=1), "utf-8")
-        part.replace(path)
-    except OSError:
-        with suppress(OSError):
-            part.unlink()
+        try:
+            part.write_text(json.dumps(asdict(found), indent=1), "utf-8")
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
 
 
-def cpu_name() -> str:
-    """The CPU's model, as the system calls it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine() or "unknown CPU"
+def cpu_name(cpuinfo: str = "/proc/cpuinfo") -> str:
+    """The CPU's model, as the system calls it, and its numbers: virtual machines call many models the same."""
+    found: dict[str, str] = {}
+    with suppress(OSError):
+        for line in Path(cpuinfo).read_text("utf-8", "replace").split("\n\n")[0].splitlines():
+            name, _, value = line.partition(":")
+            found[name.strip()] = value.strip()
+    if "model name" not in found:
+        return platform.processor() or platform.machine() or "unknown CPU"
+    numbers = [f"{name} {found[name]}" for name in ("cpu family", "model", "stepping") if name in found]
+    return f"{found['model name']} ({', '.join(numbers)})" if numbers else found["model name"]
 
 
 def last_cache_bytes(threads: int, root: str = "/sys/devices/system/cpu/cpu0/cache") -> int:
@@ -120,13 +126,18 @@ def last_cache_bytes(threads: int, root: str = "/sys/devices/system/cpu/cpu0/cac
     return sizes[-1]
 
 
+def usable_cache_bytes(threads: int) -> int:
+    """Up to which a working set counts as cached."""
+    return int(USABLE_CACHE * last_cache_bytes(threads))
+
+
 # ---- measuring -------------------------------------------------------------------------------------------------------
 def measure(cpu: str, isa: str, threads: int) -> Roofline:
     """The bounds, from the best of repeated runs of two kernels: multiply_adds, and copy in cache and in memory."""
     cache = last_cache_bytes(threads)
     in_cache = copy_gbs(threads, min(cache // 4, 8 << 20))
     in_memory = copy_gbs(threads, min(4 * cache, MOST_MEMORY))
-    return Roofline(cpu, isa, threads, peak_gflops(threads), in_cache, in_memory, int(USABLE_CACHE * cache))
+    return Roofline(cpu, isa, threads, peak_gflops(threads), in_cache, in_memory, usable_cache_bytes(threads))
 
 
 def peak_gflops(threads: int) -> float:
