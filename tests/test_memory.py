@@ -1,5 +1,6 @@
 """What plans say of their memory, and how little that is."""
 
+import os
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import pytest
 
 import fastcnn as fc
 import fastcnn.functional as F
-from fastcnn import models, nn, optim
+from fastcnn import _core, models, nn, optim
 from fastcnn.graph import passes
 from fastcnn.ops import linear
 
@@ -42,6 +43,25 @@ def test_the_stated_peak_is_the_measured_one_within_5_percent(name, batch, tmp_p
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     said, measured = map(int, run.stdout.split())
     assert abs(said - measured) <= 0.05 * measured, (said / 1e6, measured / 1e6)
+
+
+def huge_pages_asked_for() -> int:
+    """Bytes of this process's memory for which the system was asked for them."""
+    size = total = 0
+    with open("/proc/self/smaps") as file:
+        for line in file:
+            name, *values = line.split()
+            size = int(values[0]) << 10 if name == "Size:" else size
+            total += size if name == "VmFlags:" and "hg" in values else 0
+    return total
+
+
+@pytest.mark.skipif(not os.path.exists("/sys/kernel/mm/transparent_hugepage"), reason="a kernel without huge pages")
+def test_working_memory_asks_for_huge_pages():
+    before = huge_pages_asked_for()
+    arena = _core.Arena()
+    arena.reserve(64 << 20)
+    assert huge_pages_asked_for() - before == 64 << 20
 
 
 def make(eager, monkeypatch):

@@ -137,6 +137,37 @@ def test_fusions_change_no_number(n, monkeypatch):
         np.testing.assert_allclose(value, plain_state[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.parametrize("n", [3, 16])
+def test_a_pooling_between_does_not_cost_the_mask_a_pass(n, monkeypatch):
+    """The ReLU's gradient comes from the pooling's, and its mask goes into the norm's own passes."""
+    x, t = np.random.default_rng(1).standard_normal((n, 3, 9, 9)).astype(np.float32), np.arange(n) % 4
+
+    def train(masked):
+        fc.manual_seed(2)
+        stem = [nn.Conv2d(3, 12, 3), nn.BatchNorm2d(12), nn.ReLU(), nn.AvgPool2d(3, 2, padding=1)]
+        model = nn.Sequential(*stem, nn.Conv2d(12, 4, 3), nn.Flatten(), nn.Linear(16, 4))
+        step = fc.compile_step(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), 0.1))
+        assert ("map_bwd" not in [s.kernel for s in step.program(x, t).steps]) == masked
+        return [float(step(x, t)) for _ in range(3)], model.state_dict()
+
+    losses, state = train(True)
+    monkeypatch.setattr(passes, "fuse_norm_mask", lambda *_: None)
+    plain_losses, plain_state = train(False)
+    np.testing.assert_allclose(losses, plain_losses, rtol=1e-5)
+    for name, value in state.items():
+        np.testing.assert_allclose(value, plain_state[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("side, past", [(590, 1), (560, 0)])
+def test_large_results_are_written_past_the_caches(side, past, monkeypatch):
+    """21.2 and 19.1 MiB of 16 channels."""
+    monkeypatch.setattr(passes, "choose_layout", lambda *_: "lanes_c")
+    symbols = [Symbol(shape) for shape in [(1, 16, side, side), (16,), (16,)]]
+    y = channel_norm(symbols[0], None, None, *symbols[1:], 1e-5)[0]
+    steps = Program(symbols, [y], symbols).steps
+    assert {s.fields["past"] for s in steps if s.kernel in ("channel_affine", "batch_norm_bwd")} == {past}
+
+
 @pytest.mark.parametrize("algorithm", ["direct", "winograd"])
 def test_sums_in_the_store_of_convolutions(algorithm, isa, monkeypatch):
     """A block's shortcut forward, and backward the sum of its two gradients, masked: with strides and a frame too."""

@@ -435,6 +435,18 @@ def test_products_around_the_blocks(m, k, n, isa, monkeypatch):
         np.testing.assert_array_equal(program.forward([w, columns])[0], want)
 
 
+@pytest.mark.parametrize("layout", ["lanes_c", "lanes_n"])
+@pytest.mark.parametrize("k, far", [(1024, True), (1020, False)])
+def test_which_weights_are_far(k, far, layout, monkeypatch):
+    """From 1 MB on they are read once, along their rows."""
+    program = build("linear", [(16, k), (256, k), (256,)], {}, layout, 2, monkeypatch)
+    of = lambda op: {s.kernel for s in program.steps if s.node and s.node.op.name == op}
+    if layout == "lanes_n":
+        assert ("gemm" in of("linear_data")) == far
+    else:
+        assert ("transpose" in of("linear")) == ("transpose" in of("linear_data")) == far
+
+
 @pytest.mark.parametrize("shape", [(16, 13, 9), (32, 5, 70), (48, 300, 33)])
 def test_linear_data_of_far_weights(shape, isa, monkeypatch):
     """What lanes_n takes for weights beyond the cache: the transposed gradient, exact on integers."""
