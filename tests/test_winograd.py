@@ -437,3 +437,14 @@ def test_few_tiles_of_many_weights_are_small_ones(images, sides):
     g = geometry((images, 512, 7, 7), (512, 512, 3, 3), dict(ATTRS, pads=(1, 1, 1, 1)))
     passes = {}, {"data": True}, {"weight": True}
     assert tuple(winograd.choose(16, g, **one).side for one in passes) == sides
+
+
+def test_the_frame_of_a_group_of_its_own_is_as_wide_as_its_tiles_reach():
+    """Of stride 2 and 3x3 taps, one more below and on the right; together the groups go without Winograd's algorithm."""
+    attrs = dict(STRIDED, pads=(1, 1, 1, 1))
+    one = add_node(OPS["conv2d"], [Symbol((2, 64, 64, 64)), Symbol((64, 64, 3, 3))], **attrs)
+    grouped = add_node(OPS["conv2d"], [Symbol((2, 128, 64, 64)), Symbol((128, 64, 3, 3))], **{**attrs, "groups": 2})
+    frames = [OPS["conv2d"].halo(y.node, "lanes_c") for y in (one, grouped)]
+    assert frames[0] == frames[1]
+    fc.set_conv_algorithm("direct")
+    assert OPS["conv2d"].halo(grouped.node, "lanes_c") != frames[1]
