@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import sys
@@ -24,9 +23,7 @@ AUXILIARY = 0.4  # the weight of auxiliary outputs' losses; the papers have 0.3 
 def run_profile(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
     maker = get_model_builder(arguments.model)
-    picture = _picture(arguments)
-    if picture:
-        check_plot(picture)  # before the work
+    picture = _picture(arguments)  # before the work
     shape = _shape(arguments.model, arguments.size)
     x = np.random.default_rng(0).standard_normal((arguments.batch, *shape)).astype(np.float32)
     model = maker().train(arguments.train)
@@ -52,14 +49,17 @@ def run_profile(arguments: argparse.Namespace) -> int:
 
 def _picture(arguments: argparse.Namespace) -> str:
     """Where it goes, "" for none: what was not asked for is left out beside JSON, and where it cannot be written."""
-    if arguments.plot is not None:
-        return arguments.plot
-    if arguments.json:
+    if arguments.plot:
+        check_plot(arguments.plot)
+    if arguments.plot is not None or arguments.json or not os.access(".", os.W_OK):
+        return arguments.plot or ""
+    picture = f"profile-{arguments.model}.png"
+    try:
+        check_plot(picture)
+    except ImportError as error:
+        print(f"no picture: {error}", file=sys.stderr)
         return ""
-    if importlib.util.find_spec("matplotlib") is None:
-        print("no picture: that takes pip install 'fastcnn[plot]'", file=sys.stderr)
-        return ""
-    return f"profile-{arguments.model}.png" if os.access(".", os.W_OK) else ""
+    return picture
 
 
 def _shape(name: str, size: tuple[int, int] | None) -> tuple[int, ...]:
